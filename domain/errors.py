@@ -1,0 +1,248 @@
+"""Every error of the product: one small tree, each with a stable `code` and a `retriable` flag.
+
+Callers match on the class or on `code`, never on the text. `retriable` means: the same command may succeed later,
+unchanged; the ledger did not record it (or says so, in `OutcomeUnknown`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SessionLedgerError(Exception):
+    """Root of the tree. `code` is stable across versions; `command_id` is set where a retry should reuse it."""
+
+    code: ClassVar[str] = "error"
+    retriable: ClassVar[bool] = False
+    command_id: str | None = None
+    retry_after_s: float | None = None
+    """Seconds after which a retry can succeed, where that is known."""
+
+
+# --- the caller's input -------------------------------------------------------------------------------------------
+
+
+class InvalidInput(SessionLedgerError):
+    """A field breaks a rule. Names the field, the shape of the value seen and the rule; never the value itself."""
+
+    code = "invalid_input"
+
+    def __init__(self, field: str, seen: str, rule: str) -> None:
+        self.field, self.seen, self.rule = field, seen, rule
+        super().__init__(f"{field}: {seen}; {rule}")
+
+    def __reduce__(self) -> tuple[type[InvalidInput], tuple[str, str, str]]:
+        return type(self), (self.field, self.seen, self.rule)
+
+
+class CommandTooOld(SessionLedgerError):
+    """The command id is older than the window in which repeats are remembered, so it is never run."""
+
+    code = "command_too_old"
+
+
+class CommandIdReused(SessionLedgerError):
+    """The command id was used before with another body."""
+
+    code = "command_id_reused"
+
+
+# --- the state says no --------------------------------------------------------------------------------------------
+
+
+class SessionNotFound(SessionLedgerError):
+    """No session of this tenant and user has that id (whether another's has is not told)."""
+
+    code = "session_not_found"
+
+
+class SessionNotActive(SessionLedgerError):
+    """The session has ended, expired or been evicted."""
+
+    code = "session_not_active"
+
+
+class SessionLimitReached(SessionLedgerError):
+    """The user has as many live sessions as the limit allows, and the policy is to refuse."""
+
+    code = "session_limit_reached"
+
+
+class SessionExists(SessionLedgerError):
+    """An imported session's id is already recorded with another history."""
+
+    code = "session_exists"
+
+
+class QuotaExceeded(SessionLedgerError):
+    """The amount does not fit into the window. `retry_after_s` says when it will (None: never, it is over the limit)."""
+
+    code = "quota_exceeded"
+    retriable = True
+
+
+class QuotaNotSet(SessionLedgerError):
+    """No quota of that resource is set for the user, the user's plan or the tenant."""
+
+    code = "quota_not_set"
+
+
+class ReservationNotOpen(SessionLedgerError):
+    """The reservation does not exist, was settled, or its period is over."""
+
+    code = "reservation_not_open"
+
+
+class TooManyReservations(SessionLedgerError):
+    """The user holds as many open reservations as are remembered."""
+
+    code = "too_many_reservations"
+    retriable = True
+
+
+class AgentTypeUnknown(SessionLedgerError):
+    """No instance of that agent type is registered in the session's partition."""
+
+    code = "agent_type_unknown"
+
+
+class NoAgentAvailable(SessionLedgerError):
+    """Every instance of that type with those capabilities is held by a session."""
+
+    code = "no_agent_available"
+    retriable = True
+
+
+class AgentNotFound(SessionLedgerError):
+    """No such agent instance is registered for this tenant."""
+
+    code = "agent_not_found"
+
+
+class AgentNotHeld(SessionLedgerError):
+    """The session does not hold that agent instance."""
+
+    code = "agent_not_held"
+
+
+class AgentBusy(SessionLedgerError):
+    """The agent instance is held by a session, so it can not be retired without `force`."""
+
+    code = "agent_busy"
+    retriable = True
+
+
+# --- the ledger can not do it now ---------------------------------------------------------------------------------
+
+
+class Overloaded(SessionLedgerError):
+    """The queue of the partition is full; nothing was recorded."""
+
+    code = "overloaded"
+    retriable = True
+
+
+class NotOwner(SessionLedgerError):
+    """This process does not own the ledger. Names the holder; nothing was recorded."""
+
+    code = "not_owner"
+    retriable = True
+
+
+class LedgerClosed(SessionLedgerError):
+    """The ledger was closed before the command was taken."""
+
+    code = "ledger_closed"
+
+
+class AppendFailed(SessionLedgerError):
+    """The log refused the append; nothing of it was recorded."""
+
+    code = "append_failed"
+    retriable = True
+
+
+class OutcomeUnknown(SessionLedgerError):
+    """It is not known whether the command was recorded. Repeat it with the same command id to find out."""
+
+    code = "outcome_unknown"
+    retriable = True
+
+
+class ClockUnreliable(SessionLedgerError):
+    """The writer's clock disagrees with the broker's or with the last record by too much to serve."""
+
+    code = "clock_unreliable"
+    retriable = True
+
+
+# --- the log, the keys, the configuration -------------------------------------------------------------------------
+
+
+class LogUnavailable(SessionLedgerError):
+    """The log can not be reached or opened."""
+
+    code = "log_unavailable"
+    retriable = True
+
+
+class LogCorrupt(SessionLedgerError):
+    """A record can not be what the ledger wrote: a gap, a repeat, bytes that no schema explains."""
+
+    code = "log_corrupt"
+
+
+class LogTooNew(SessionLedgerError):
+    """The log was written by a newer version of the ledger than this one."""
+
+    code = "log_too_new"
+
+
+class UndecodableRecord(LogCorrupt):
+    """One record's bytes can not be read: unknown schema, truncated or trailing bytes, wrong fingerprint."""
+
+    code = "undecodable_record"
+
+    def __init__(self, reason: str, *, partition: int | None = None, position: int | None = None) -> None:
+        self.reason, self.partition, self.position = reason, partition, position
+        where = "" if position is None else f" (partition {partition}, position {position})"
+        super().__init__(f"{reason}{where}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _undecodable, (self.reason, self.partition, self.position)
+
+
+def _undecodable(reason: str, partition: int | None, position: int | None) -> UndecodableRecord:
+    return UndecodableRecord(reason, partition=partition, position=position)
+
+
+class KeyUnavailable(SessionLedgerError):
+    """The data key or its wrapping key is not to be had, so nothing can be sealed or opened."""
+
+    code = "key_unavailable"
+
+
+class ContentUnreadable(SessionLedgerError):
+    """A ciphertext does not open: wrong key, wrong place, or damaged."""
+
+    code = "content_unreadable"
+
+
+class Misconfigured(SessionLedgerError):
+    """The configuration, URL or directory is not usable as given."""
+
+    code = "misconfigured"
+
+
+class ProjectionConflict(SessionLedgerError):
+    """Another projector moved the position; this batch was rolled back whole."""
+
+    code = "projection_conflict"
+    retriable = True
+
+
+class WaitTimeout(SessionLedgerError):
+    """A projection did not reach the position in the time given."""
+
+    code = "wait_timeout"
+    retriable = True

@@ -1,0 +1,111 @@
+"""Identifiers: 16 bytes inside, UUID text outside; slots, partitions and the ids that carry them.
+
+A session id and an agent id are UUIDv7 (RFC 9562) whose 12 `rand_a` bits hold a slot, so any process routes a bare id
+without a lookup. The slot of a user is Kafka's Java murmur2 of ``tenant/user``, masked to 12 bits, so a Java client
+with that record key computes the same partition.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from uuid import UUID
+
+from session_ledger.domain.errors import InvalidInput
+
+SLOTS = 4096  # 12 bits: what fits into rand_a, and the largest number of partitions
+SESSION_NAMESPACE = b"session-ledger import v1"
+
+
+def new_id(now_us: int) -> bytes:
+    """A fresh UUIDv7 of 16 bytes for the time `now_us` (microseconds since the epoch, UTC)."""
+    return _uuid7(now_us, int.from_bytes(os.urandom(10), "big"))
+
+
+def new_slotted_id(now_us: int, slot: int) -> bytes:
+    """A fresh UUIDv7 that carries `slot` (0 to 4095) in its `rand_a` bits."""
+    random = int.from_bytes(os.urandom(8), "big")
+    return _uuid7(now_us, (slot << 64) | random)
+
+
+def derived_session_id(source: str, created_at_us: int, slot: int) -> bytes:
+    """The id of an imported session: the same source id, creation time and slot give the same id, for ever."""
+    digest = hashlib.blake2b(source.encode(), digest_size=8, key=SESSION_NAMESPACE).digest()
+    return _uuid7(created_at_us, (slot << 64) | int.from_bytes(digest, "big"))
+
+
+def _uuid7(now_us: int, random: int) -> bytes:
+    """48 bits of milliseconds, version 7, 12 bits `rand_a`, variant 10, 62 bits `rand_b` (RFC 9562, 5.7)."""
+    value = ((now_us // 1000) & 0xFFFF_FFFF_FFFF) << 80
+    value |= 0x7 << 76 | ((random >> 64) & 0xFFF) << 64
+    value |= 0b10 << 62 | (random & 0x3FFF_FFFF_FFFF_FFFF)
+    return value.to_bytes(16, "big")
+
+
+def slot_of_id(identifier: bytes) -> int:
+    """The slot that a session id or an agent id carries."""
+    return (identifier[6] & 0x0F) << 8 | identifier[7]
+
+
+def id_time_us(identifier: bytes) -> int:
+    """The time that a UUIDv7 carries, in microseconds (its resolution is a millisecond)."""
+    return int.from_bytes(identifier[:6], "big") * 1000
+
+
+def slot_of_user(tenant: str, user: str) -> int:
+    """The slot of a user: murmur2 of ``tenant/user``, lowest 12 bits of the positive hash."""
+    return murmur2(f"{tenant}/{user}".encode()) & (SLOTS - 1)
+
+
+def account_id(tenant: str, user: str) -> bytes:
+    """The originator id of a user's account stream: a UUIDv8 derived from the pair, not from the joined text."""
+    digest = hashlib.blake2b(f"{len(tenant)}:{tenant}{user}".encode(), digest_size=16, person=b"sl-account").digest()
+    return _as_uuid8(digest)
+
+
+def tenant_id(tenant: str) -> bytes:
+    """The originator id of a tenant's stream in the control log: a UUIDv8 derived from the name."""
+    return _as_uuid8(hashlib.blake2b(tenant.encode(), digest_size=16, person=b"sl-tenant").digest())
+
+
+def _as_uuid8(digest: bytes) -> bytes:
+    value = bytearray(digest)
+    value[6] = value[6] & 0x0F | 0x80
+    value[8] = value[8] & 0x3F | 0x80
+    return bytes(value)
+
+
+def format_id(identifier: bytes) -> str:
+    """The UUID text of 16 bytes: ``0192b3c4-....``."""
+    text = identifier.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def parse_id(value: str | UUID | bytes, field: str = "id") -> bytes:
+    """The 16 bytes of an id given as text, UUID or bytes. Raises InvalidInput."""
+    if isinstance(value, bytes) and len(value) == 16:
+        return value
+    if isinstance(value, UUID):
+        return value.bytes
+    if isinstance(value, str):
+        try:
+            return UUID(value).bytes
+        except ValueError:
+            pass
+    raise InvalidInput(field, f"a {type(value).__name__} that is no id", "must be a UUID as text, UUID or 16 bytes")
+
+
+def murmur2(data: bytes) -> int:
+    """The murmur2 of Kafka's Java client (org.apache.kafka.common.utils.Utils.murmur2), as an unsigned 32-bit int."""
+    length = len(data)
+    h = (0x9747B28C ^ length) & 0xFFFFFFFF
+    whole = length - length % 4
+    for i in range(0, whole, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * 0x5BD1E995 & 0xFFFFFFFF
+        k = (k ^ k >> 24) * 0x5BD1E995 & 0xFFFFFFFF
+        h = (h * 0x5BD1E995 & 0xFFFFFFFF) ^ k
+    rest = data[whole:]
+    if rest:
+        h = (h ^ int.from_bytes(rest, "little")) * 0x5BD1E995 & 0xFFFFFFFF
+    h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
+    return h ^ h >> 15

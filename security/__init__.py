@@ -1,0 +1,1 @@
+"""What keeps content confidential: the envelope, the keyring and the vault."""

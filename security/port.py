@@ -1,0 +1,57 @@
+"""The envelope's port: one data key a session and one a user, and every seal bound to its place.
+
+Sealing version 1, which never changes:
+
+- AES-256-GCM (NIST SP 800-38D), a fresh random 96-bit nonce a seal, a 128-bit tag.
+- A ciphertext is ``b"\\x01" + nonce(12) + AES-GCM output``; ``b"\\x00" + plaintext`` is what `NoEnvelope` writes.
+- Associated data: format byte 0x01, then ledger, tenant, user, session id, event type, field, key id and event id,
+  each preceded by its length as 4 bytes big-endian. Session id is empty for account-level data.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+
+class DataKey(ABC):
+    """A data key bound to its owner: one session's, or one user's account (session_id b"")."""
+
+    key_id: bytes | None
+    """16 random bytes; None: sealing is off."""
+    commitment: bytes | None
+    """SHA-256(b"session-ledger key v1" + key_id + key), 32 bytes; None: sealing is off."""
+    durable: bool
+    """The vault holds it. Nothing sealed by a key may be appended before."""
+
+    @abstractmethod
+    def seal(self, event_id: bytes, event_type: str, field: str, plaintext: bytes) -> bytes:
+        """The ciphertext for that field of that event."""
+
+    @abstractmethod
+    def open(self, event_id: bytes, event_type: str, field: str, sealed: bytes) -> bytes:
+        """The plaintext; raises ContentUnreadable where key, place or bytes are wrong."""
+
+    @abstractmethod
+    def digest(self, body: bytes) -> bytes:
+        """A digest of a command's body, 16 bytes, keyed by a subkey of this key (BLAKE2b)."""
+
+
+class Envelope(ABC):
+    """Hands out data keys. Thread-safe; keys are cached in memory, bounded."""
+
+    @abstractmethod
+    def session_key(self, tenant: str, user: str, session_id: bytes, *, create: bool = False) -> DataKey | None:
+        """The session's key; None where there is none. `create`: make one (not durable yet) where there is none."""
+
+    @abstractmethod
+    def account_key(self, tenant: str, user: str, *, create: bool = False) -> DataKey | None:
+        """The user's own key, likewise."""
+
+    @abstractmethod
+    def make_durable(self, keys: Iterable[DataKey]) -> None:
+        """Insert into the vault, in one transaction, those that are not durable yet. Raises KeyUnavailable."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Forget every key. Idempotent."""
