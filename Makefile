@@ -1,0 +1,60 @@
+# Everything a developer runs. `make` alone lists the targets.
+#
+#   DIR=...     where `make demo` writes (default demo-data)
+#   ARGS=...    further arguments of pytest, of the bench or of the demo
+#   JOBS=...    test processes (default 2)
+#   PYTHON=...  the interpreter for .venv (default: the first of python3.13, 3.12, 3.11, python3 that is 3.11 or later)
+
+BIN := .venv/bin
+DIR ?= demo-data
+JOBS ?= 2
+ARGS ?=
+PYTHON ?=
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench kafka clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[.a-z][a-z\/_.-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.runtime ## a support portal of 300 users through the real path into DIR: no Kafka, no Java
+	$(BIN)/session-ledger demo $(DIR) $(ARGS)
+
+test: .venv/.dev ## every test, with a real Kafka broker (SESSION_LEDGER_TEST_KAFKA=host:port, else one is started)
+	@$(BIN)/python tests/broker/broker.py ensure
+	$(PYTEST) -n $(JOBS) --dist loadgroup --durations 15 $(ARGS)
+
+check: .venv/.dev ## lint, format, types, floors, schema compatibility, the Compose file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m session_ledger.schemas.check
+	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/compose-check docker-compose.yml
+
+bench: .venv/.dev ## the figures of the README, each beside its floor from the same run
+	$(BIN)/python -m bench.run $(ARGS)
+
+kafka: .venv/.dev ## a local Kafka broker for development, until Ctrl-C
+	@$(BIN)/python tests/broker/broker.py run $(ARGS)
+
+clean: ## remove what make made: .venv, caches, the demo's ledger, the broker's jars
+	rm -rf .venv build dist *.egg-info demo-data bench/out tests/broker/libs
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the virtual environment -------------------------------------------------------------------------------------
+
+.venv: .venv/.dev ## the virtual environment with the product and the tools (made by the others when needed)
+
+.venv/.runtime: pyproject.toml
+	@$(BIN)/python -c 'import pip' 2>/dev/null || .ci/make-venv .venv $(PYTHON)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
