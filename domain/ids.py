@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from uuid import UUID
 
 from session_ledger.domain.errors import InvalidInput
@@ -26,6 +27,11 @@ def new_slotted_id(now_us: int, slot: int) -> bytes:
     """A fresh UUIDv7 that carries `slot` (0 to 4095) in its `rand_a` bits."""
     random = int.from_bytes(os.urandom(8), "big")
     return _uuid7(now_us, (slot << 64) | random)
+
+
+def with_slot(identifier: bytes, slot: int) -> bytes:
+    """The UUIDv7 with `slot` in its `rand_a` bits: the id of an agent, from that of the command that registers it."""
+    return identifier[:6] + (0x7000 | slot).to_bytes(2, "big") + identifier[8:]
 
 
 def derived_session_id(source: str, created_at_us: int, slot: int) -> bytes:
@@ -52,6 +58,7 @@ def id_time_us(identifier: bytes) -> int:
     return int.from_bytes(identifier[:6], "big") * 1000
 
 
+@lru_cache(maxsize=65_536)
 def slot_of_user(tenant: str, user: str) -> int:
     """The slot of a user: murmur2 of ``tenant/user``, lowest 12 bits of the positive hash."""
     return murmur2(f"{tenant}/{user}".encode()) & (SLOTS - 1)

@@ -1,0 +1,58 @@
+"""The async form of the facade: the same methods, each returns an awaitable."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Concatenate, ParamSpec, TypeVar, cast
+
+from session_ledger.domain.commands import Command
+from session_ledger.domain.results import Result
+from session_ledger.ledger.ledger import Ledger
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Result)
+
+
+class _InLoop:
+    """Stands in for the facade where its methods run a command: gives the loop's future instead of waiting."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def _run(self, command: Command, result: type[Result]) -> Awaitable[Result]:
+        return self._ledger.asubmit(command)
+
+
+def _awaitable(method: Callable[Concatenate[Ledger, P], R]) -> Callable[Concatenate[AsyncLedger, P], Awaitable[R]]:
+    def in_loop(self: AsyncLedger, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        return cast("Awaitable[R]", method(cast(Ledger, self._in_loop), *args, **kwargs))
+
+    in_loop.__name__ = method.__name__
+    in_loop.__doc__ = method.__doc__
+    return in_loop
+
+
+class AsyncLedger:
+    """Every command method of `Ledger`, awaitable; no thread a caller. Use it inside a running event loop."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._in_loop = _InLoop(ledger)
+
+    create_session = _awaitable(Ledger.create_session)
+    update_session = _awaitable(Ledger.update_session)
+    add_message = _awaitable(Ledger.add_message)
+    end_session = _awaitable(Ledger.end_session)
+    report_error = _awaitable(Ledger.report_error)
+    import_session = _awaitable(Ledger.import_session)
+    set_quota = _awaitable(Ledger.set_quota)
+    consume_quota = _awaitable(Ledger.consume_quota)
+    check_quota = _awaitable(Ledger.check_quota)
+    release_quota = _awaitable(Ledger.release_quota)
+    report_quota = _awaitable(Ledger.report_quota)
+    set_user_limits = _awaitable(Ledger.set_user_limits)
+    report_authentication_failure = _awaitable(Ledger.report_authentication_failure)
+    register_agent = _awaitable(Ledger.register_agent)
+    acquire_agent = _awaitable(Ledger.acquire_agent)
+    release_agent = _awaitable(Ledger.release_agent)
+    retire_agent = _awaitable(Ledger.retire_agent)
+    set_limits = _awaitable(Ledger.set_limits)

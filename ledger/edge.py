@@ -1,0 +1,207 @@
+"""The edge: a caller's command is validated, given an id, digested and sealed before it is queued.
+
+What leaves here holds no plaintext that a fact will carry; it can be repeated whole, with the same ciphertext.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import msgspec
+
+from session_ledger.domain import commands as c
+from session_ledger.domain.errors import InvalidInput
+from session_ledger.domain.events import (
+    AuthenticationFailed,
+    ErrorReported,
+    Event,
+    MessageAdded,
+    SessionCreated,
+    SessionEnded,
+    SessionUpdated,
+    TOPIC_BY_EVENT,
+)
+from session_ledger.domain.ids import new_id, new_slotted_id, slot_of_user
+from session_ledger.domain.validate import Rules, validate
+from session_ledger.security.port import DataKey, Envelope
+
+EVENT_OVERHEAD_BYTES = 512  # an event without its texts, framing included, estimated from above
+_body = msgspec.msgpack.Encoder(order="deterministic").encode
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+_NO_METADATA: Mapping[str, str] = {}
+
+Made = tuple[c.Prepared, tuple[DataKey, ...], int]
+"""A prepared command, the data keys it needs in the vault, and the bytes that its events may take."""
+
+
+class Edge:
+    """Prepares commands. Thread-safe; runs in the caller's thread."""
+
+    def __init__(
+        self, envelope: Envelope, rules: Rules, metadata_allow: tuple[str, ...], clock: Callable[[], int]
+    ) -> None:
+        """`clock` gives microseconds since the epoch, UTC: it dates ids and nothing else."""
+        self._envelope = envelope
+        self._rules = rules
+        self._allow = frozenset(metadata_allow)
+        self._clock = clock
+        self._sealers: dict[type[c.Command], Callable[..., Made]] = {
+            c.CreateSession: self._create_session,
+            c.ImportSession: self._import_session,
+            c.AddMessage: self._add_message,
+            c.UpdateSession: self._update_session,
+            c.EndSession: self._end_session,
+            c.ReportError: self._report_error,
+            c.ReportAuthenticationFailure: self._authentication_failure,
+        }
+
+    def prepare(self, command: c.Command) -> Made:
+        """Validate, identify, digest and seal. Raises InvalidInput, KeyUnavailable."""
+        validate(command, self._rules)
+        command_id = command.command_id
+        if command_id is None:
+            command_id = new_id(self._clock())
+            body = _body(command)
+        else:
+            body = _body(replace(command, command_id=None))
+        sealer = self._sealers.get(type(command))
+        if sealer is not None:
+            return sealer(command, command_id, body)
+        if isinstance(command, c.SessionCommand):
+            key = self._envelope.session_key(command.tenant, command.user, command.session_id)
+            digest = b"" if key is None else key.digest(body)
+            return c.Prepared(command, command_id, digest), (), EVENT_OVERHEAD_BYTES
+        account = self._account_key(command)
+        return c.Prepared(command, command_id, account.digest(body)), (account,), EVENT_OVERHEAD_BYTES + len(body)
+
+    def _account_key(self, command: c.Command) -> DataKey:
+        """The user's key; for agents and tenants, who are no person, the tenant's own (user "")."""
+        user = command.user if isinstance(command, c.UserCommand) else ""
+        key = self._envelope.account_key(command.tenant, user, create=True)
+        assert key is not None
+        return key
+
+    # --- one method a command that carries texts --------------------------------------------------------------------
+
+    def _add_message(self, command: c.AddMessage, command_id: bytes, body: bytes) -> Made:
+        key = self._envelope.session_key(command.tenant, command.user, command.session_id)
+        if key is None:
+            return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
+        sealed, size = self._message(key, command)
+        return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
+
+    def _message(self, key: DataKey, message: c.AddMessage | c.ImportedMessage) -> tuple[c.Sealed, int]:
+        event_id = new_id(self._clock())
+        seal = key.seal
+        content = seal(event_id, _MESSAGE, "sealed_content", message.content.encode())
+        fields = {"sealed_content": content}
+        size = EVENT_OVERHEAD_BYTES + len(content)
+        clear = _NO_METADATA
+        if message.metadata:
+            clear, hidden = self._split(message.metadata)
+            size += len(hidden or "") * 4 + len(message.metadata) * 16
+            if hidden is not None:
+                fields["sealed_metadata"] = seal(event_id, _MESSAGE, "sealed_metadata", hidden.encode())
+        if message.parts is not None:
+            parts = seal(event_id, _MESSAGE, "sealed_parts", _json(message.parts).encode())
+            fields["sealed_parts"] = parts
+            size += len(parts)
+        if message.audio_url is not None:
+            url = seal(event_id, _MESSAGE, "sealed_audio_url", message.audio_url.encode())
+            fields["sealed_audio_url"] = url
+            size += len(url)
+        return c.Sealed(event_id, key.key_id, clear, fields), size
+
+    def _create_session(self, command: c.CreateSession, command_id: bytes, body: bytes) -> Made:
+        account = self._account_key(command)
+        session_id = new_slotted_id(self._clock(), slot_of_user(command.tenant, command.user))
+        key = self._envelope.session_key(command.tenant, command.user, session_id, create=True)
+        assert key is not None
+        sealed, size = self._sealed(key, SessionCreated, command, ip_address=command.ip_address)
+        prepared = c.Prepared(command, command_id, account.digest(body), (sealed,), session_id, key.commitment)
+        return prepared, (account, key), size
+
+    def _update_session(self, command: c.UpdateSession, command_id: bytes, body: bytes) -> Made:
+        key = self._envelope.session_key(command.tenant, command.user, command.session_id)
+        if key is None:
+            return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
+        sealed, size = self._sealed(key, SessionUpdated, command)
+        return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
+
+    def _end_session(self, command: c.EndSession, command_id: bytes, body: bytes) -> Made:
+        key = self._envelope.session_key(command.tenant, command.user, command.session_id)
+        if key is None:
+            return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
+        sealed, size = self._texts(key, SessionEnded, note=command.note)
+        return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
+
+    def _report_error(self, command: c.ReportError, command_id: bytes, body: bytes) -> Made:
+        key = self._envelope.session_key(command.tenant, command.user, command.session_id)
+        if key is None:
+            return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
+        sealed, size = self._texts(key, ErrorReported, message=command.message)
+        return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
+
+    def _authentication_failure(self, command: c.ReportAuthenticationFailure, command_id: bytes, body: bytes) -> Made:
+        account = self._account_key(command)
+        sealed, size = self._texts(account, AuthenticationFailed, ip_address=command.ip_address)
+        return c.Prepared(command, command_id, account.digest(body), (sealed,)), (account,), size
+
+    def _import_session(self, command: c.ImportSession, command_id: bytes, body: bytes) -> Made:
+        key = self._envelope.session_key(command.tenant, command.user, command.session_id, create=True)
+        assert key is not None
+        created, total = self._sealed(key, SessionCreated, command)
+        sealed = [created]
+        for message in command.messages:
+            one, size = self._message(key, message)
+            sealed.append(one)
+            total += size
+        if command.final:
+            ended, size = self._texts(key, SessionEnded)
+            sealed.append(ended)
+            total += size
+        prepared = c.Prepared(
+            command, command_id, key.digest(body), tuple(sealed), command.session_id, key.commitment
+        )
+        return prepared, (key,), total
+
+    # --- pieces -----------------------------------------------------------------------------------------------------
+
+    def _sealed(
+        self,
+        key: DataKey,
+        event_type: type[Event],
+        command: c.CreateSession | c.UpdateSession | c.ImportSession,
+        ip_address: str | None = None,
+    ) -> tuple[c.Sealed, int]:
+        """Title, context and metadata of a session."""
+        clear, hidden = self._split(command.metadata or _NO_METADATA)
+        if command.metadata is not None and isinstance(command, c.UpdateSession):
+            hidden = hidden or "{}"  # metadata replaces the whole: what was sealed before is gone
+        context = None if command.context is None else _json(command.context)
+        sealed, size = self._texts(
+            key, event_type, title=command.title, context=context, metadata=hidden, ip_address=ip_address
+        )
+        return replace(sealed, metadata=clear), size + sum(len(k) + len(v) for k, v in clear.items()) * 4
+
+    def _texts(self, key: DataKey, event_type: type[Event], **texts: str | None) -> tuple[c.Sealed, int]:
+        event_id = new_id(self._clock())
+        topic = TOPIC_BY_EVENT[event_type]
+        fields = {
+            (field := f"sealed_{name}"): key.seal(event_id, topic, field, text.encode())
+            for name, text in texts.items()
+            if text is not None
+        }
+        size = EVENT_OVERHEAD_BYTES + sum(map(len, fields.values()))
+        return c.Sealed(event_id, key.key_id, _NO_METADATA, fields), size
+
+    def _split(self, metadata: Mapping[str, str]) -> tuple[Mapping[str, str], str | None]:
+        """(what stays readable, JSON of what is sealed or None)."""
+        hidden = {name: value for name, value in metadata.items() if name not in self._allow}
+        clear = {name: value for name, value in metadata.items() if name in self._allow}
+        return clear, _json(hidden) if hidden else None
+
+
+_MESSAGE = TOPIC_BY_EVENT[MessageAdded]

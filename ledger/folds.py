@@ -1,0 +1,260 @@
+"""Folded state of a partition: what `decide` looks at, in memory for the users at work, in the state file for the rest."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from itertools import islice
+from typing import Protocol
+
+from session_ledger.domain.account import Account, evolve_account
+from session_ledger.domain.agents import AgentPool, evolve_agents
+from session_ledger.domain.commands import Prepared, SessionCommand, UserCommand
+from session_ledger.domain.control import TenantSettings
+from session_ledger.domain.decide import Context, Decision, decide
+from session_ledger.domain.events import Event, SessionEnded, SessionEvicted, SessionExpired
+from session_ledger.domain.ids import account_id
+from session_ledger.ledger.log.port import PartitionLog, Record
+from session_ledger.ledger.statefile import FOLD_VERSION, AccountKey, StateFile
+from session_ledger.schemas.codec import Codec
+
+REPLAY_RECORDS = 2000  # records read at a time: some 1 MB
+CHECKPOINT_ROWS = 256  # accounts written between two appends: about 2 ms, so that no command waits longer
+
+_logger = logging.getLogger("session_ledger.folds")
+_HOW_ENDED = {SessionEnded: "ended", SessionExpired: "expired", SessionEvicted: "evicted"}
+
+
+def _is_batch(records: list[Record], batch_id: bytes) -> bool:
+    return bool(records) and records[0].batch_id == batch_id
+
+
+class Folds(Protocol):
+    """What a shard needs of a fold: decide on it, evolve it, bring it up from the log, keep it on disk."""
+
+    position: int
+    recorded_at: int
+    uncounted: dict[AccountKey, None]
+    """Users with refusals that no event tells yet."""
+
+    def decide(self, prepared: Prepared, now: int, new_id: Callable[[], bytes]) -> Decision:
+        """What the command leads to in the present state; changes nothing."""
+
+    def evolve(self, event: Event, position: int) -> None:
+        """Fold one event in."""
+
+    def recover(self) -> None:
+        """Drop what is in memory and fold again from the state file and the log."""
+
+    def appended(self, batch_id: bytes) -> None:
+        """The batch that ends at `position` is durable."""
+
+    def maintain(self, idle: bool) -> None:
+        """A bounded step of housekeeping between two appends."""
+
+    def close(self) -> None:
+        """Write what is in memory, and close."""
+
+
+class PartitionFolds:
+    """Accounts, sessions, quotas and agents of one partition. Used by the shard's thread alone.
+
+    Accounts live in two generations: a full young one becomes the old one, and what was in the old one and not used
+    since leaves memory (written first, if it changed). So memory is bounded and a use costs one dictionary look-up.
+    """
+
+    def __init__(
+        self,
+        log: PartitionLog,
+        codec: Codec,
+        statefile: StateFile,
+        log_id: str,
+        settings_of: Callable[[str], TenantSettings],
+        accounts_max: int,
+        checkpoint_events: int,
+    ) -> None:
+        self._log = log
+        self._codec = codec
+        self._file = statefile
+        self._log_id = log_id
+        self._settings_of = settings_of
+        self._generation_max = max(accounts_max // 2, 8)
+        self._checkpoint_events = checkpoint_events
+        self._file_failing = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self.position = 0
+        self.recorded_at = 0
+        self._young: dict[AccountKey, Account] = {}
+        self._old: dict[AccountKey, Account] = {}
+        self._agents = AgentPool()
+        self._agents_position = 0
+        self._dirty: dict[AccountKey, None] = {}  # changed since the checkpoint cycle began
+        self._writing: dict[AccountKey, None] = {}  # the cycle's rows still to write
+        self._cycle: tuple[int, bytes] | None = None  # the position that the cycle will cover
+        self._covered = 0
+        self._last_batch_id = b""
+        self._ended: dict[bytes, tuple[bytes, str]] = {}  # not yet in the file
+        self.uncounted: dict[AccountKey, None] = {}  # accounts with refusals that no event tells yet
+
+    # --- decide and evolve ----------------------------------------------------------------------------------------
+
+    def decide(self, prepared: Prepared, now: int, new_id: Callable[[], bytes]) -> Decision:
+        command = prepared.command
+        user = command.user if isinstance(command, UserCommand) else ""
+        key = (command.tenant, user)
+        account = self._young.get(key) or self.account(key)
+        ended = None
+        if isinstance(command, SessionCommand) and command.session_id not in account.sessions:
+            ended = self.how_ended(command.session_id, key)
+        context = Context(account, self._agents, self._settings_of(command.tenant), self._log.partition, ended)
+        decision = decide(context, prepared, now, new_id)
+        if account.has_uncounted_refusals:
+            self.uncounted[key] = None
+        return decision
+
+    def evolve(self, event: Event, position: int) -> None:
+        key = (event.tenant, event.user)
+        account = self._young.get(key) or self.account(key)
+        evolve_account(account, event, position)
+        account.position = position
+        evolve_agents(self._agents, event)
+        self._dirty[key] = None
+        self.position = position
+        self.recorded_at = event.recorded_at
+        how = _HOW_ENDED.get(type(event))
+        if how is not None:
+            self._ended[event.originator_id] = (account_id(*key), how)
+
+    def account(self, key: AccountKey) -> Account:
+        """The user's account, from memory or the file; a new one where there is none."""
+        account = self._young.get(key)
+        if account is None:
+            account = self._old.pop(key, None) or self._file.account(key) or Account(tenant=key[0], user=key[1])
+            self._young[key] = account
+        return account
+
+    def how_ended(self, session_id: bytes, key: AccountKey) -> str | None:
+        """How that user's session ended; None if it never existed, lives, or is another's."""
+        owner = account_id(*key)
+        recent = self._ended.get(session_id)
+        if recent is not None:
+            return recent[1] if recent[0] == owner else None
+        return self._file.ended(session_id, owner)
+
+    def due_accounts(self, now: int) -> list[AccountKey]:
+        """Users who have a session whose time is over at `now`."""
+        due = dict.fromkeys(self._file.due(now))
+        for generation in (self._old, self._young):
+            for key, account in generation.items():
+                if account.due_at is not None and account.due_at <= now:
+                    due[key] = None
+                else:
+                    due.pop(key, None)
+        return list(due)
+
+    def _turn(self) -> None:
+        leaving, self._old, self._young = self._old, self._young, {}
+        for key in [key for key in self.uncounted if key in leaving]:
+            self._young[key] = leaving.pop(key)
+        changed = [(key, leaving[key]) for key in leaving if key in self._dirty or key in self._writing]
+        if changed and not self._written(changed):
+            self._old.update(changed)
+
+    # --- recovery and checkpoints ---------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        self._forget()
+        log_id, fold_version, covered, batch_id = self._file.identity()
+        last = self._log.read(covered - 1, 1) if covered else []
+        if (log_id, fold_version) != (self._log_id, FOLD_VERSION) or (covered and not _is_batch(last, batch_id)):
+            self._file.reset(self._log_id)
+            covered, batch_id, last = 0, b"", []
+        self._covered = self.position = covered
+        self._last_batch_id = batch_id
+        self.recorded_at = self._decode(last[0]).recorded_at if last else 0
+        self._agents_position, self._agents = self._file.agents()
+        while records := self._log.read(self.position, REPLAY_RECORDS):
+            for record in records:
+                self._replay(record)
+            self.maintain(idle=False)
+
+    def _decode(self, record: Record) -> Event:
+        return self._codec.decode(record.value, record.topic, partition=self._log.partition, position=record.position)
+
+    def _replay(self, record: Record) -> None:
+        event = self._decode(record)
+        position = record.position
+        key = (event.tenant, event.user)
+        account = self.account(key)
+        if position > account.position:
+            evolve_account(account, event, position)
+            account.position = position
+            self._dirty[key] = None
+        if position > self._agents_position:
+            evolve_agents(self._agents, event)
+        how = _HOW_ENDED.get(type(event))
+        if how is not None:
+            self._ended[event.originator_id] = (account_id(*key), how)
+        self.position = position
+        self.recorded_at = max(self.recorded_at, event.recorded_at)
+        self._last_batch_id = record.batch_id
+
+    def appended(self, batch_id: bytes) -> None:
+        """The batch that ends at `position` is durable: checkpoints may cover it."""
+        self._last_batch_id = batch_id
+
+    def maintain(self, idle: bool) -> None:
+        if len(self._young) >= self._generation_max:
+            self._turn()
+        if self._cycle is None:
+            behind = self.position - self._covered
+            if behind == 0 or (behind < self._checkpoint_events and not idle):
+                return
+            self._cycle = (self.position, self._last_batch_id)
+            self._writing, self._dirty = self._dirty, {}
+        rows = []
+        for key in list(islice(self._writing, CHECKPOINT_ROWS)):
+            del self._writing[key]
+            account = self._young.get(key) or self._old.get(key)
+            if account is not None:  # else it has left memory, and was written then
+                rows.append((key, account))
+        if self._writing:
+            done = self._written(rows)
+        else:
+            ended = [(session_id, owner, how) for session_id, (owner, how) in self._ended.items()]
+            done = self._written(rows, ended, (self.position, self._agents), self._cycle)
+        if not done:
+            self._writing.update(dict.fromkeys(key for key, _ in rows))
+            return
+        if self._writing:
+            return
+        self._ended = {}
+        self._covered = self._cycle[0]
+        self._cycle = None
+
+    def _written(
+        self,
+        accounts: list[tuple[AccountKey, Account]],
+        ended: list[tuple[bytes, bytes, str]] | None = None,
+        agents: tuple[int, AgentPool] | None = None,
+        covered: tuple[int, bytes] | None = None,
+    ) -> bool:
+        """Write to the file; False where it can not be (a full disk): the states then stay in memory until it can."""
+        try:
+            self._file.write(accounts, ended or (), agents, covered)
+        except sqlite3.Error as error:
+            if not self._file_failing:
+                _logger.warning("the local state file can not be written, it is tried again later: %s", error)
+            self._file_failing = True
+            return False
+        self._file_failing = False
+        return True
+
+    def close(self) -> None:
+        """Bring the file up to date, where that is possible, and close it."""
+        while self.position > self._covered and not self._file_failing:
+            self.maintain(idle=True)
+        self._file.close()

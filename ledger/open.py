@@ -1,0 +1,180 @@
+"""The one place where the write path is wired: URL and settings in, logs, keys, folds, shards and facade out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from session_ledger.domain.commands import PublishSchema
+from session_ledger.domain.errors import Misconfigured, NotOwner
+from session_ledger.domain.results import Result
+from session_ledger.ledger import wire
+from session_ledger.ledger.backend import Remote, Shards
+from session_ledger.ledger.commandsocket import CommandClient, CommandServer, socket_path
+from session_ledger.ledger.control import ControlFolds
+from session_ledger.ledger.edge import Edge
+from session_ledger.ledger.folds import PartitionFolds
+from session_ledger.ledger.log.port import Log
+from session_ledger.ledger.settings import Settings
+from session_ledger.ledger.shard import Shard
+from session_ledger.ledger.statefile import StateFile
+from session_ledger.ledger.url import LedgerUrl, parse_url
+from session_ledger.schemas.codec import Codec
+from session_ledger.schemas.library import Library
+from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
+from session_ledger.security.keyring import Keyring
+from session_ledger.security.port import Envelope
+from session_ledger.security.vault import SQLiteVault
+
+if TYPE_CHECKING:
+    from session_ledger.ledger.ledger import Ledger
+
+REMOTE_DURABILITY = "as the owner's, whose process answers"
+
+
+def clock_us() -> int:
+    """This machine's time, microseconds since the epoch, UTC."""
+    return time.time_ns() // 1000
+
+
+def open_settings(settings: Settings | None, options: Mapping[str, object]) -> Settings:
+    """The settings, with `options` on top."""
+    if settings is None:
+        return Settings(**options)  # type: ignore[arg-type]
+    unknown = set(options) - set(Settings.model_fields)
+    if unknown:
+        raise Misconfigured(f"unknown settings {sorted(unknown)}")
+    return settings.model_copy(update=dict(options))
+
+
+def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bool = False) -> Log:
+    """Open the log alone, for reading or as its owner."""
+    if place.scheme == "kafka":
+        from session_ledger.ledger.log.kafka import KafkaLog  # the client is imported only where it is used
+
+        return KafkaLog.open(
+            place.bootstrap,
+            place.name,
+            partitions=place.partitions,
+            replication_factor=place.replication_factor,
+            write=write,
+            take_over=take_over,
+            replica_dir=str(place.directory),
+            **settings.kafka_client,
+        )
+    if place.directory is None:
+        from session_ledger.ledger.log.memory import MemoryLog
+
+        return MemoryLog(settings.name or "memory", write=write)
+    from session_ledger.ledger.log.sqlite import SQLiteLog
+
+    return SQLiteLog.open(place.directory, name=settings.name, write=write, take_over=take_over, create=write)
+
+
+def open_envelope(
+    directory: Path | None, ledger_name: str, settings: Settings, *, readonly: bool = False
+) -> tuple[Envelope, Callable[[], None]]:
+    """(the envelope, what closes it). In memory, and with `encryption` "none", nothing is sealed."""
+    if settings.encryption == "none" or directory is None:
+        envelope: Envelope = NoEnvelope()
+        return envelope, envelope.close
+    path = settings.keyring or directory / "keyring.json"
+    vault = SQLiteVault(directory / "vault.db", readonly=readonly)
+    try:
+        if readonly or not vault.empty():
+            keyring = Keyring.open(path)
+        else:
+            keyring = Keyring.open_or_create(path)
+    except BaseException:
+        vault.close()
+        raise
+    sealing = VaultEnvelope(ledger_name, vault, keyring)
+
+    def close() -> None:
+        sealing.close()
+        vault.close()
+
+    return sealing, close
+
+
+def open_ledger(
+    cls: type[Ledger], url: str | None, settings: Settings | None, take_over: bool, options: Mapping[str, object]
+) -> Ledger:
+    """Open as the owner; where another process is the owner, as its client."""
+    chosen = open_settings(settings, options)
+    url = url or chosen.url
+    place = parse_url(url)
+    directory = place.directory
+    if directory is not None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        log = open_log(place, chosen, write=True, take_over=take_over)
+    except NotOwner as not_owner:
+        if directory is None:
+            raise
+        client = CommandClient(socket_path(directory), not_owner)
+        return cls(Remote(client), url, chosen.name or "", REMOTE_DURABILITY, chosen.close_timeout_s)
+    try:
+        backend = _own(log, directory, chosen)
+    except BaseException:
+        log.close()
+        raise
+    return cls(backend, url, log.name, log.durability, chosen.close_timeout_s)
+
+
+def _own(log: Log, directory: Path | None, settings: Settings) -> Shards:
+    codec = Codec(Library())
+    envelope, close_envelope = open_envelope(directory, log.name, settings)
+    closing: list[Callable[[], None]] = [close_envelope]
+    started: list[Shard] = []
+    try:
+        control_folds = ControlFolds(log.control, codec)
+        control = Shard(log.control, control_folds, codec, envelope, settings, clock_us)
+        started.append(control)
+        control.start()
+        for partition in log.partitions:
+            path = None if directory is None else directory / f"state-{partition.partition}.db"
+            folds = PartitionFolds(
+                partition,
+                codec,
+                StateFile(path),
+                log.log_id,
+                control_folds.settings_of,
+                settings.accounts_in_memory,
+                settings.checkpoint_events,
+            )
+            shard = Shard(partition, folds, codec, envelope, settings, clock_us)
+            started.append(shard)
+            shard.start()
+        edge = Edge(envelope, settings.rules, settings.metadata_allow, clock_us)
+        backend = Shards(log, edge, started[1:], control, clock_us, closing)
+        _publish_schemas(backend, codec.library, control_folds)
+        if directory is not None:
+            requests = {wire.POSITIONS: backend.positions, wire.EXPIRE: backend.expire_due}
+            server = CommandServer(socket_path(directory), backend.submit, requests)
+            closing.insert(0, server.close)
+    except BaseException:
+        for shard in started:
+            shard.close(time.monotonic() + settings.close_timeout_s)
+        for close in closing:
+            close()
+        raise
+    return backend
+
+
+def _publish_schemas(backend: Shards, library: Library, control: ControlFolds) -> None:
+    """Make the text of every schema that this version writes a fact, once, so that any reader can resolve it."""
+    under_way: list[Future[Result]] = [
+        backend.submit(
+            PublishSchema(
+                tenant="", name=schema.topic, fingerprint=schema.fingerprint, schema_json=schema.text
+            )
+        )
+        for schema in library
+        if not control.knows_schema(schema.fingerprint)
+    ]
+    for future in under_way:
+        future.result()

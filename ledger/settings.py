@@ -1,0 +1,89 @@
+"""Configuration: `SESSION_LEDGER_` environment variables and a TOML file, environment first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from session_ledger.domain.validate import Rules
+
+CONFIG_VARIABLE = "SESSION_LEDGER_CONFIG"
+CONFIG_FILE = "session-ledger.toml"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Each field is `SESSION_LEDGER_<NAME>` in the environment, `<name>` in the file.
+
+    The file is the one that `SESSION_LEDGER_CONFIG` names, else `session-ledger.toml` in the working directory.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SESSION_LEDGER_", extra="forbid", frozen=True)
+
+    url: str = "sqlite:./session-ledger"
+    """The ledger that commands use when none is named."""
+    name: str | None = None
+    """The name of a new ledger (it enters every seal and never changes); None: the directory's name or the topic's."""
+
+    encryption: Literal["local", "none"] = "local"
+    """`local`: a keyring file and a vault beside the ledger. `none`: content stands in the log as plaintext."""
+    keyring: Path | None = None
+    """The wrapping keys' file; None: `keyring.json` in the ledger's directory."""
+    metadata_allow: tuple[str, ...] = ()
+    """Metadata keys that stay readable; every other key is sealed."""
+
+    content_bytes_max: int = Field(default=1024 * 1024, gt=0)
+    metadata_bytes_max: int = Field(default=64 * 1024, gt=0)
+    id_bytes_max: int = Field(default=256, gt=0, le=1024)
+
+    queue_commands_max: int = Field(default=10_000, gt=0)
+    """Commands that may wait for one partition; one more is refused with `Overloaded`."""
+    queue_bytes_max: int = Field(default=64 * 1024 * 1024, gt=0)
+    batch_commands_max: int = Field(default=1024, gt=0)
+    """Commands that one append may carry."""
+    batch_bytes_max: int = Field(default=3 * 1024 * 1024, gt=0)
+    """Bytes after which no further command joins an append (a Kafka topic of the ledger takes 4 MiB)."""
+    close_timeout_s: float = Field(default=30.0, ge=0)
+    """How long `close()` waits for what is queued."""
+    settle_timeout_s: float = Field(default=30.0, gt=0)
+    """How long an append of unknown outcome is looked for before its callers are told that it is unknown."""
+    clock_skew_max_s: float = Field(default=60.0, gt=0)
+    """A writer further off the broker's clock, or behind the last record, refuses to serve."""
+
+    accounts_in_memory: int = Field(default=20_000, ge=16)
+    """Users of a partition whose state stays in memory; the others are read back from the local state file."""
+    checkpoint_events: int = Field(default=20_000, gt=0)
+    """Events after which the local state file is brought up to date (also when a partition is idle, and on close)."""
+
+    kafka_client: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further options of the Kafka client: `security_protocol`, `sasl_mechanism`, `ssl_cafile`, ..."""
+
+    @property
+    def rules(self) -> Rules:
+        """The limits that commands are validated against."""
+        return Rules(
+            content_bytes_max=self.content_bytes_max,
+            metadata_bytes_max=self.metadata_bytes_max,
+            id_bytes_max=self.id_bytes_max,
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments before environment before file."""
+        file = Path(os.environ.get(CONFIG_VARIABLE, CONFIG_FILE))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)

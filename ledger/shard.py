@@ -1,0 +1,373 @@
+"""The shard: the single writer of one partition.
+
+Its thread takes whatever commands wait, decides them in order against the folded state, appends all their events at
+once, and only then answers. So one append's cost is shared by every caller that waited for the one before it.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TypeVar, cast
+
+from session_ledger.domain.commands import Prepared, RecordRefusals
+from session_ledger.domain.decide import Decision, result_of
+from session_ledger.domain.errors import (
+    AppendFailed,
+    ClockUnreliable,
+    LedgerClosed,
+    LogUnavailable,
+    NotOwner,
+    OutcomeUnknown,
+    Overloaded,
+    SessionLedgerError,
+)
+from session_ledger.domain.events import TOPIC_BY_EVENT, Event
+from session_ledger.domain.ids import format_id, new_id
+from session_ledger.domain.results import Result
+from session_ledger.ledger.folds import Folds
+from session_ledger.ledger.log.port import PartitionLog, Record
+from session_ledger.ledger.pending import Outcome, Pending, settle_all
+from session_ledger.ledger.settings import Settings
+from session_ledger.schemas.codec import Codec
+from session_ledger.security.port import DataKey, Envelope
+
+TICK_S = 0.5  # how often an idle shard looks for coalesced refusals and behind checkpoints
+SETTLE_PAUSE_S = 0.2  # between two looks for an append of unknown outcome
+REFUSALS_EVERY_S = 1.0  # at most one QuotaRefused a second, a user and resource
+STOP_S = 5.0  # how long a closed shard may take to notice that its deadline is over
+
+T = TypeVar("T")
+
+
+class Shard:
+    """One partition's loop. `start` recovers the state and begins to serve; `submit` is thread-safe."""
+
+    def __init__(
+        self,
+        log: PartitionLog,
+        folds: Folds,
+        codec: Codec,
+        envelope: Envelope,
+        settings: Settings,
+        clock: Callable[[], int],
+    ) -> None:
+        """`clock` gives microseconds since the epoch, UTC."""
+        self._log = log
+        self._folds = folds
+        self._codec = codec
+        self._envelope = envelope
+        self._settings = settings
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the queue against its end
+        self._queue: deque[Pending] = deque()
+        self._queued_bytes = 0
+        self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
+        self._wake = threading.Event()
+        self._closing = False
+        self._abandoned = False
+        self._ended_by: SessionLedgerError | None = None
+        self._acknowledged = 0
+        self._stale = False  # the states hold events that may not be in the log
+        self._unsettled: tuple[bytes, int] | None = None  # an append whose outcome is not known yet
+        self._refusals_at_s = time.monotonic()
+        name = "control" if log.partition < 0 else str(log.partition)
+        self._thread = threading.Thread(target=self._run, name=f"session-ledger-shard-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Fold the state up to the end of the log, then serve. Raises what the log raises."""
+        self._folds.recover()
+        self._acknowledged = self._folds.position
+        self._now()
+        self._thread.start()
+
+    # --- the callers' side ----------------------------------------------------------------------------------------
+
+    def submit(self, pending: Pending) -> None:
+        """Queue a command. Raises Overloaded, LedgerClosed, or what ended the shard: then nothing was recorded."""
+        settings = self._settings
+        with self._lock:
+            if self._ended_by is not None or self._closing:
+                raise self._ended_by or LedgerClosed("the ledger is closed: open it again")
+            if len(self._queue) >= settings.queue_commands_max or self._queued_bytes >= settings.queue_bytes_max:
+                raise Overloaded(
+                    f"partition {self._log.partition} has {len(self._queue)} commands of {self._queued_bytes} bytes "
+                    "waiting; nothing was recorded: repeat the command in a moment"
+                )
+            self._queued_bytes += pending.size
+            self._queue.append(pending)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function in the shard's thread, between two appends, and return what it returns."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._ended_by is not None or self._closing:
+                raise self._ended_by or LedgerClosed("the ledger is closed: open it again")
+            self._calls.append((function, cast("Future[object]", future)))
+        self._wake.set()
+        return future.result()
+
+    @property
+    def position(self) -> int:
+        """The position of the last event that is durable and acknowledged."""
+        return self._acknowledged
+
+    @property
+    def folds(self) -> Folds:
+        """The folded state; look at it inside `call` only."""
+        return self._folds
+
+    def close(self, deadline_s: float) -> int:
+        """Take no more commands, serve what is queued, stop. `deadline_s`: of time.monotonic().
+
+        Returns how many commands were not served; each was answered with LedgerClosed, nothing of it recorded. Those
+        in an append that hangs past the deadline stay unanswered until it ends.
+        """
+        with self._lock:
+            self._closing = True
+        self._wake.set()
+        if self._thread.ident is None:  # never started
+            self._folds.close()
+            return 0
+        self._thread.join(max(deadline_s - time.monotonic(), 0))
+        if self._thread.is_alive():
+            self._abandoned = True
+            left = self._reject(LedgerClosed("the ledger was closed before this command was taken; nothing was recorded"))
+            self._thread.join(STOP_S)
+            return left
+        return 0
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while True:
+                if self._stale:
+                    self._restore()
+                batch = self._take()
+                if batch:
+                    self._serve(batch)
+                self._run_calls()
+                self._folds.maintain(idle=not batch)
+                self._record_refusals()
+                if self._closing and not self._queue:
+                    break
+        except SessionLedgerError as error:
+            self._end(error)
+        except BaseException as error:
+            self._end(LogUnavailable(f"partition {self._log.partition} stopped: {error!r}; open the ledger again"))
+            raise
+        else:
+            self._end(LedgerClosed("the ledger is closed: open it again"))
+
+    def _end(self, error: SessionLedgerError) -> None:
+        with self._lock:
+            self._ended_by = error
+        self._reject(error)
+        for _, future in self._calls:
+            future.set_exception(error)
+        self._folds.close()
+
+    def _reject(self, error: SessionLedgerError) -> int:
+        with self._lock:
+            rejected, self._queue = self._queue, deque()
+            self._queued_bytes = 0
+        settle_all((pending.answer, _for(pending, error)) for pending in rejected)
+        return len(rejected)
+
+    def _take(self) -> list[Pending]:
+        """What waits now, in order, up to the limits of one append; [] when nothing came within a tick."""
+        self._wake.clear()
+        if not self._queue and not self._calls and not self._closing:
+            self._wake.wait(TICK_S)
+        batch: list[Pending] = []
+        size = 0
+        commands_max, bytes_max = self._settings.batch_commands_max, self._settings.batch_bytes_max
+        with self._lock:
+            queue = self._queue
+            while queue and len(batch) < commands_max:
+                size += queue[0].size
+                if size > bytes_max and batch:
+                    break
+                batch.append(queue.popleft())
+            self._queued_bytes -= sum(pending.size for pending in batch)
+        return batch
+
+    def _run_calls(self) -> None:
+        while self._calls:
+            function, future = self._calls.popleft()
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001 - handed to the caller who waits
+                future.set_exception(error)
+
+    def _record_refusals(self) -> None:
+        uncounted = self._folds.uncounted
+        if not uncounted or time.monotonic() - self._refusals_at_s < REFUSALS_EVERY_S:
+            return
+        self._refusals_at_s = time.monotonic()
+        now = self._clock()
+        for tenant, user in list(uncounted):
+            command = RecordRefusals(tenant=tenant, user=user)
+            self._queue.append(Pending(Prepared(command, new_id(now), b""), (), 0, NOBODY))
+        uncounted.clear()
+
+    def _now(self) -> int:
+        """The time of the next append: never before the last record. Raises ClockUnreliable."""
+        now, last = self._clock(), self._folds.recorded_at
+        skew_max_us = int(self._settings.clock_skew_max_s * 1_000_000)
+        if last - now > skew_max_us:
+            raise ClockUnreliable(
+                f"this machine's clock is {(last - now) // 1_000_000} s behind the last record of partition "
+                f"{self._log.partition}; nothing was recorded: set the clock, then repeat the command"
+            )
+        broker = self._log.clock_us()
+        if broker is not None and abs(broker - now) > skew_max_us:
+            raise ClockUnreliable(
+                f"this machine's clock is {abs(broker - now) // 1_000_000} s off the broker's; nothing was recorded: "
+                "set the clock, then repeat the command"
+            )
+        return max(now, last)
+
+    # --- one batch ------------------------------------------------------------------------------------------------
+
+    def _serve(self, batch: list[Pending]) -> None:
+        try:
+            now = self._now()
+        except ClockUnreliable as error:
+            settle_all((pending.answer, _for(pending, error)) for pending in batch)
+            return
+        batch_id = os.urandom(16)
+        records: list[Record] = []
+        served: list[tuple[Pending, Decision, int]] = []
+        keys: list[DataKey] = []
+        for pending in batch:
+            decision = self._decide(pending, now, batch_id, records)
+            if decision.events:
+                keys.extend(key for key in pending.keys if not key.durable)
+            served.append((pending, decision, self._folds.position))
+        try:
+            if records:
+                if keys:
+                    self._envelope.make_durable(keys)
+                self._append(records, batch_id)
+                self._folds.appended(batch_id)
+                self._acknowledged = records[-1].position
+            else:
+                self._log.prove_ownership()
+        except SessionLedgerError as error:
+            settle_all((pending.answer, _for(pending, error)) for pending in batch)
+            if isinstance(error, NotOwner):
+                raise
+            if records:
+                self._unsettled = (batch_id, records[0].position) if isinstance(error, OutcomeUnknown) else None
+                self._stale = True
+            return
+        settle_all([(pending.answer, self._outcome(pending, decision, end)) for pending, decision, end in served])
+
+    def _decide(self, pending: Pending, now: int, batch_id: bytes, records: list[Record]) -> Decision:
+        """Decide one command, fold its events in and add their records; a command that fails adds nothing."""
+        folds = self._folds
+        try:
+            decision = folds.decide(pending.prepared, now, lambda: new_id(now))
+            if not decision.events:
+                return decision
+            encode = self._codec.encode
+            values = [encode(event) for event in decision.events]
+        except SessionLedgerError as error:
+            return Decision([], error)
+        except Exception as error:  # noqa: BLE001 - a defect in one command must not end the others'
+            return Decision([], AppendFailed(f"the command could not be decided: {error!r}; nothing was recorded"))
+        position = folds.position
+        for event, value in zip(decision.events, values, strict=True):
+            position += 1
+            key = f"{event.tenant}/{event.user}"
+            topic = TOPIC_BY_EVENT[type(event)]
+            records.append(Record(position, batch_id, event.originator_id, event.version, topic, value, key))
+            folds.evolve(event, position)
+        return decision
+
+    def _append(self, records: list[Record], batch_id: bytes) -> None:
+        try:
+            self._log.append(records)
+        except OutcomeUnknown as unknown:
+            if not self._settled(batch_id, records[0].position, unknown):
+                raise AppendFailed("the log did not take the append; nothing was recorded: repeat the command") from unknown
+
+    def _settled(self, batch_id: bytes, first_position: int, unknown: OutcomeUnknown) -> bool:
+        deadline_s = time.monotonic() + self._settings.settle_timeout_s
+        while True:
+            try:
+                return self._log.settle(batch_id, first_position)
+            except LogUnavailable:
+                if time.monotonic() > deadline_s or self._abandoned:
+                    raise unknown from None
+                time.sleep(SETTLE_PAUSE_S)
+
+    def _restore(self) -> None:
+        """After a failed append the states hold events that are not in the log: drop them and fold again.
+
+        While the log can not be reached, commands are answered at once with a retriable error.
+        """
+        while True:
+            try:
+                if self._unsettled is not None:
+                    self._log.settle(*self._unsettled)
+                    self._unsettled = None
+                self._folds.recover()
+                self._acknowledged = self._folds.position
+                self._stale = False
+                return
+            except LogUnavailable as error:
+                if self._closing:
+                    raise
+                self._reject(error)
+                time.sleep(SETTLE_PAUSE_S)
+
+    def _outcome(self, pending: Pending, decision: Decision, position: int) -> Outcome:
+        """What the caller gets, now that everything the decision rests on is durable."""
+        if decision.error is not None:
+            return _for(pending, decision.error)
+        try:
+            return self._result(pending, decision, position)
+        except SessionLedgerError as error:
+            return _for(pending, error)
+
+    def _result(self, pending: Pending, decision: Decision, position: int) -> Result:
+        partition = self._log.partition
+        if decision.result is not None:
+            return replace(decision.result, partition=partition, position=position)
+        if decision.repeat is None:
+            return result_of(pending.prepared.command, decision.events, partition, position)
+        first, count = decision.repeat
+        events: list[Event] = []
+        for record in self._log.read(first - 1, count):
+            events.append(
+                self._codec.decode(record.value, record.topic, partition=partition, position=record.position)
+            )
+        return replace(result_of(pending.prepared.command, events, partition, first + count - 1), repeated=True)
+
+
+class _Nobody:
+    """Takes the answer to a command that the shard gave itself."""
+
+    def settle(self, outcome: Outcome) -> None:
+        """Drop it: what it recorded is in the log."""
+
+
+NOBODY = _Nobody()
+
+
+def _for(pending: Pending, error: SessionLedgerError) -> SessionLedgerError:
+    """The error for one of several commands: a copy that carries its command id."""
+    own = copy.copy(error)
+    own.command_id = format_id(pending.prepared.command_id)
+    return own
