@@ -222,6 +222,19 @@ class KeyUnavailable(SessionLedgerError):
     code = "key_unavailable"
 
 
+class KeyNotStored(KeyUnavailable):
+    """The vault did not take a new data key: another one came first, or it could not write. Seal again and repeat."""
+
+    code = "key_not_stored"
+    retriable = True
+
+
+class KeyExhausted(KeyUnavailable):
+    """The data key has sealed as often as it safely may, 2^32 times."""
+
+    code = "key_exhausted"
+
+
 class ContentUnreadable(SessionLedgerError):
     """A ciphertext does not open: wrong key, wrong place, or damaged."""
 

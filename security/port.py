@@ -4,6 +4,7 @@ Sealing version 1, which never changes:
 
 - AES-256-GCM (NIST SP 800-38D), a fresh random 96-bit nonce a seal, a 128-bit tag.
 - A ciphertext is ``b"\\x01" + nonce(12) + AES-GCM output``; ``b"\\x00" + plaintext`` is what `NoEnvelope` writes.
+- Event type is the event's topic (``session_ledger.events.MessageAdded``), field its attribute (``sealed_content``).
 - Associated data: format byte 0x01, then ledger, tenant, user, session id, event type, field, key id and event id,
   each preceded by its length as 4 bytes big-endian. Session id is empty for account-level data.
 """
@@ -16,6 +17,8 @@ from collections.abc import Iterable
 
 class DataKey(ABC):
     """A data key bound to its owner: one session's, or one user's account (session_id b"")."""
+
+    __slots__ = ()
 
     key_id: bytes | None
     """16 random bytes; None: sealing is off."""
@@ -41,16 +44,34 @@ class Envelope(ABC):
     """Hands out data keys. Thread-safe; keys are cached in memory, bounded."""
 
     @abstractmethod
-    def session_key(self, tenant: str, user: str, session_id: bytes, *, create: bool = False) -> DataKey | None:
-        """The session's key; None where there is none. `create`: make one (not durable yet) where there is none."""
+    def session_key(
+        self, tenant: str, user: str, session_id: bytes, *, create: bool = False, fresh: bool = False
+    ) -> DataKey | None:
+        """The session's key; None where there is none. `create`: make one (not durable yet) where there is none.
+
+        `fresh`, with `create`: the session's id was just made, so the vault need not be asked. Being wrong is safe:
+        `make_durable` then raises KeyNotStored. Raises KeyUnavailable.
+        """
 
     @abstractmethod
     def account_key(self, tenant: str, user: str, *, create: bool = False) -> DataKey | None:
         """The user's own key, likewise."""
 
     @abstractmethod
+    def opening_key(self, tenant: str, user: str, session_id: bytes, key_id: bytes | None) -> DataKey | None:
+        """The key with that id of the session (b"": of the account), for reading; None where there is none.
+
+        `key_id` None means that sealing was off when the event was recorded. Raises KeyUnavailable.
+        """
+
+    @abstractmethod
     def make_durable(self, keys: Iterable[DataKey]) -> None:
-        """Insert into the vault, in one transaction, those that are not durable yet. Raises KeyUnavailable."""
+        """Insert into the vault, in one transaction, those that are not durable yet.
+
+        Raises KeyNotStored, retriable: whichever of the keys are `durable` now may be used, what was sealed by the
+        others must not be appended (they lost against a key that stands in the vault, or the vault could not write).
+        Raises KeyUnavailable where the wrapping key is not to be had.
+        """
 
     @abstractmethod
     def close(self) -> None:

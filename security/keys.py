@@ -1,0 +1,175 @@
+"""Data keys: one that seals and one for where sealing is off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import NamedTuple, NoReturn
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from session_ledger.domain.errors import ContentUnreadable, InvalidInput, KeyExhausted, KeyNotStored
+from session_ledger.domain.ids import format_id
+from session_ledger.security.port import DataKey
+from session_ledger.security.sealing import (
+    EVENT_ID_BYTES,
+    FORMAT_PLAIN,
+    FORMAT_SEALED,
+    NONCE_BYTES,
+    SEALED_BYTES_MIN,
+    SEALS_MAX,
+    commitment_v1,
+    digest_key_v1,
+    digest_v1,
+    place_data,
+    plain_digest,
+    prefixed,
+    scope_data,
+)
+
+_EVENT_ID_LENGTH = EVENT_ID_BYTES.to_bytes(4, "big")
+_NONCE_END = 1 + NONCE_BYTES
+_PLACES_MAX = 4096  # the event types have about a hundred sealed fields; more come only from wrong input
+
+
+class Scope(NamedTuple):
+    """Whose a data key is: one session's, or the user's account (session_id b"")."""
+
+    tenant: str
+    user: str
+    session_id: bytes
+
+
+class Places(dict[tuple[str, str], bytes]):
+    """(event type, field) to that part of the associated data, made on first use and shared by all keys."""
+
+    def __missing__(self, place: tuple[str, str]) -> bytes:
+        if len(self) >= _PLACES_MAX:
+            self.clear()
+        data = self[place] = place_data(*place)
+        return data
+
+
+class SealingKey(DataKey):
+    """A data key that seals with AES-256-GCM, version 1. Thread-safe. Its bytes never show in a repr or a pickle.
+
+    `used` is for the cache that holds it. Seals are counted since the key was loaded: `KeyExhausted` at 2^32.
+    """
+
+    __slots__ = (
+        "__weakref__", "_aes", "_digest_key", "_key", "_nonce", "_places", "_scope_data", "_seals", "_tail",
+        "commitment", "durable", "key_id", "scope", "used",
+    )  # fmt: skip
+
+    key_id: bytes
+    commitment: bytes
+
+    def __init__(
+        self,
+        ledger: str,
+        scope: Scope,
+        key_id: bytes,
+        key: bytes,
+        *,
+        durable: bool,
+        nonce: Callable[[], bytes],
+        places: Places,
+    ) -> None:
+        self.scope = scope
+        self.key_id = key_id
+        self.commitment = commitment_v1(key_id, key)
+        self.durable = durable
+        self.used = False
+        self._key = key
+        self._aes = AESGCM(key)
+        self._digest_key: bytes | None = None
+        self._nonce = nonce
+        self._places = places
+        self._scope_data = scope_data(ledger, *scope)
+        self._tail = prefixed(key_id) + _EVENT_ID_LENGTH
+        self._seals = count()
+
+    def seal(self, event_id: bytes, event_type: str, field: str, plaintext: bytes) -> bytes:
+        """The ciphertext for that field of that event. Raises KeyExhausted, KeyNotStored (see `abandon`)."""
+        if len(event_id) != EVENT_ID_BYTES:
+            raise InvalidInput("event_id", f"{len(event_id)} bytes", "must be 16 bytes")
+        if next(self._seals) >= SEALS_MAX:
+            raise KeyExhausted(f"data key {format_id(self.key_id)} has sealed 2^32 times; it must be rotated")
+        nonce = self._nonce()
+        associated = b"".join((self._scope_data, self._places[event_type, field], self._tail, event_id))
+        return FORMAT_SEALED + nonce + self._aes.encrypt(nonce, plaintext, associated)
+
+    def open(self, event_id: bytes, event_type: str, field: str, sealed: bytes) -> bytes:
+        """The plaintext. Raises ContentUnreadable where key, place or bytes are wrong."""
+        if sealed[:1] == FORMAT_PLAIN:
+            raise self._unreadable(field, "it is plain text under a data key; a sealed field is never read unsealed")
+        if sealed[:1] != FORMAT_SEALED:
+            raise self._unreadable(field, f"its format byte is {sealed[:1].hex() or 'missing'}, known is 01")
+        if len(sealed) < SEALED_BYTES_MIN:
+            raise self._unreadable(field, f"it has {len(sealed)} bytes, the shortest ciphertext {SEALED_BYTES_MIN}")
+        associated = b"".join((self._scope_data, self._places[event_type, field], self._tail, event_id))
+        try:
+            return self._aes.decrypt(sealed[1:_NONCE_END], sealed[_NONCE_END:], associated)
+        except InvalidTag:
+            reason = "it is damaged, or was sealed by another key or for another event, field or owner"
+            raise self._unreadable(field, reason) from None
+
+    def digest(self, body: bytes) -> bytes:
+        """The keyed digest of a command's body, 16 bytes."""
+        digest_key = self._digest_key
+        if digest_key is None:
+            digest_key = self._digest_key = digest_key_v1(self._key)
+        return digest_v1(digest_key, body)
+
+    def secret(self) -> bytes:
+        """The key's 32 bytes, for wrapping only."""
+        return self._key
+
+    def abandon(self) -> None:
+        """The vault holds another key for this scope: from now on this one refuses to seal."""
+        self._nonce = self._refuse
+
+    def _refuse(self) -> NoReturn:
+        raise KeyNotStored(f"data key {format_id(self.key_id)} lost against another one; seal again with that")
+
+    def _unreadable(self, field: str, reason: str) -> ContentUnreadable:
+        return ContentUnreadable(f"{field} does not open with data key {format_id(self.key_id)}: {reason}")
+
+    def __repr__(self) -> str:
+        return f"<SealingKey {format_id(self.key_id)} durable={self.durable}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a data key is not to be copied or pickled")
+
+
+class PlainKey(DataKey):
+    """Seals nothing: ``0x00 + plaintext``."""
+
+    __slots__ = ("commitment", "durable", "key_id")
+
+    def __init__(self) -> None:
+        self.key_id = None
+        self.commitment = None
+        self.durable = True
+
+    def seal(self, event_id: bytes, event_type: str, field: str, plaintext: bytes) -> bytes:
+        """The plaintext behind the format byte 0x00."""
+        return FORMAT_PLAIN + plaintext
+
+    def open(self, event_id: bytes, event_type: str, field: str, sealed: bytes) -> bytes:
+        """The plaintext. Raises ContentUnreadable for what was sealed."""
+        if sealed[:1] == FORMAT_PLAIN:
+            return sealed[1:]
+        if sealed[:1] == FORMAT_SEALED:
+            raise ContentUnreadable(
+                f"{field} is sealed, and this ledger was opened with sealing off: open it with its keyring and vault"
+            )
+        raise ContentUnreadable(f"{field}: its format byte is {sealed[:1].hex() or 'missing'}, known are 00 and 01")
+
+    def digest(self, body: bytes) -> bytes:
+        """A digest of a command's body without a key, 16 bytes."""
+        return plain_digest(body)
+
+    def __repr__(self) -> str:
+        return "<PlainKey: sealing is off>"

@@ -1,0 +1,213 @@
+"""Where wrapped data keys are kept: the port, and a vault in one SQLite file.
+
+A vault never sees a data key, only its wrapped form. The SQLite vault ties a ledger to its machine: whoever moves the
+ledger takes vault and keyring along, and whoever loses one of them loses what was sealed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from session_ledger.domain.errors import KeyNotStored, KeyUnavailable, Misconfigured
+
+VAULT_VERSION = 1
+APPLICATION_ID = 0x534C564C  # "SLVL": tells this file from other SQLite files
+BUSY_TIMEOUT_S = 5.0  # another process may write; its transaction is one fsync long
+
+_COLUMNS = "session_id, tenant, user, generation, key_id, wrapping_key_id, wrapped, created_at"
+_CREATE = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS keys (
+    session_id BLOB NOT NULL, tenant TEXT NOT NULL, user TEXT NOT NULL, generation INTEGER NOT NULL,
+    key_id BLOB NOT NULL, wrapping_key_id TEXT NOT NULL, wrapped BLOB NOT NULL, created_at INTEGER NOT NULL,
+    PRIMARY KEY (session_id, tenant, user, generation)
+) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VAULT_VERSION};
+COMMIT;
+"""
+_INSERT = f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_OF_SCOPE = f"SELECT {_COLUMNS} FROM keys WHERE session_id = ? AND tenant = ? AND user = ?"
+_NEWEST = f"{_OF_SCOPE} ORDER BY generation DESC LIMIT 1"
+_BY_KEY_ID = f"{_OF_SCOPE} AND key_id = ?"
+_BY_GENERATION = f"{_OF_SCOPE} AND generation = ?"
+
+
+class StoredKey(NamedTuple):
+    """A wrapped data key and whose it is. `session_id` is b"" for a user's account key.
+
+    `generation` is 1 for a scope's first data key and counts up with each rotation; `created_at` is in microseconds
+    since the epoch. Time-ordered session ids come first, so that inserts touch few pages.
+    """
+
+    session_id: bytes
+    tenant: str
+    user: str
+    generation: int
+    key_id: bytes
+    wrapping_key_id: str
+    wrapped: bytes
+    created_at: int
+
+
+class Vault(ABC):
+    """Keeps wrapped data keys. Thread-safe. Every failure is KeyUnavailable, or KeyNotStored from an insert."""
+
+    @abstractmethod
+    def insert_if_absent(self, keys: Sequence[StoredKey]) -> list[StoredKey]:
+        """Make them durable in one transaction; where (scope, generation) is taken, what stands there stays.
+
+        Returns the stored keys that stand in the place of given ones with another key id; [] where all are in.
+        Raises KeyNotStored: none of them is known to be durable; inserting them again is harmless.
+        """
+
+    @abstractmethod
+    def newest(self, tenant: str, user: str, session_id: bytes) -> StoredKey | None:
+        """The scope's key of the highest generation; None where there is none."""
+
+    @abstractmethod
+    def find(self, tenant: str, user: str, session_id: bytes, key_id: bytes) -> StoredKey | None:
+        """The scope's key with that id, of whatever generation; None where there is none."""
+
+    @abstractmethod
+    def empty(self) -> bool:
+        """True: it holds no key."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is open. Idempotent."""
+
+
+class SQLiteVault(Vault):
+    """A vault in one SQLite file (mode 0600, WAL, synchronous=FULL, secure_delete).
+
+    `readonly` is for processes beside the ledger's owner that open content. Two connections, so that a lookup never
+    waits for an insert's fsync. Raises Misconfigured for a path, mode or version that is not usable.
+    """
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        self.path = path
+        self._readonly = readonly
+        self._pid = os.getpid()
+        self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        _check_file(path, readonly)
+        try:
+            if not readonly:
+                self._writer = self._connect()
+                _prepare(self._writer, path)
+            self._reader = self._connect()
+            _check_version(self._reader, path)
+        except sqlite3.Error as error:
+            self.close()
+            raise KeyUnavailable(f"the vault {path} can not be opened: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def insert_if_absent(self, keys: Sequence[StoredKey]) -> list[StoredKey]:
+        with self._write_lock:
+            writer = self._usable(self._writer)
+            try:
+                before = writer.total_changes
+                writer.execute("BEGIN IMMEDIATE")
+                writer.executemany(_INSERT, keys)
+                if writer.total_changes - before == len(keys):
+                    lost = []
+                else:
+                    lost = [stored for key in keys if (stored := _winner(writer, key)) is not None]
+                writer.execute("COMMIT")
+                return lost
+            except sqlite3.Error as error:
+                if writer.in_transaction:
+                    writer.rollback()
+                raise KeyNotStored(f"the vault {self.path} did not take {len(keys)} data keys: {error}") from error
+
+    def newest(self, tenant: str, user: str, session_id: bytes) -> StoredKey | None:
+        return self._one(_NEWEST, (session_id, tenant, user))
+
+    def find(self, tenant: str, user: str, session_id: bytes, key_id: bytes) -> StoredKey | None:
+        return self._one(_BY_KEY_ID, (session_id, tenant, user, key_id))
+
+    def empty(self) -> bool:
+        return self._one(f"SELECT {_COLUMNS} FROM keys LIMIT 1", ()) is None
+
+    def close(self) -> None:
+        with self._write_lock, self._read_lock:
+            for connection in (self._reader, self._writer):
+                if connection is not None and self._pid == os.getpid():
+                    connection.close()
+            self._reader = self._writer = None
+
+    def _one(self, query: str, parameters: tuple[object, ...]) -> StoredKey | None:
+        with self._read_lock:
+            reader = self._usable(self._reader)
+            try:
+                row = reader.execute(query, parameters).fetchone()
+            except sqlite3.Error as error:
+                raise KeyUnavailable(f"the vault {self.path} can not be read: {error}") from error
+        return None if row is None else StoredKey._make(row)
+
+    def _usable(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            raise KeyUnavailable(f"the vault {self.path} was opened before a fork; open the ledger in this process")
+        if connection is None:
+            what = "opened read-only" if self._readonly and self._reader is not None else "closed"
+            raise KeyUnavailable(f"the vault {self.path} was {what}")
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        mode = "ro" if self._readonly else "rw"
+        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+
+def _winner(writer: sqlite3.Connection, key: StoredKey) -> StoredKey | None:
+    row = writer.execute(_BY_GENERATION, (key.session_id, key.tenant, key.user, key.generation)).fetchone()
+    stored = StoredKey._make(row)
+    return None if stored.key_id == key.key_id else stored
+
+
+def _check_file(path: Path, readonly: bool) -> None:
+    try:
+        if not readonly:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise Misconfigured(f"there is no vault at {path}") from None
+    except OSError as error:
+        raise Misconfigured(f"the vault {path} can not be opened: {error.strerror}") from error
+    if mode & 0o077:
+        raise Misconfigured(f"the vault {path} is open to other users (mode {mode & 0o777:03o}): chmod 600 {path}")
+
+
+def _prepare(writer: sqlite3.Connection, path: Path) -> None:
+    (version,) = writer.execute("PRAGMA user_version").fetchone()
+    if version > VAULT_VERSION:
+        return  # _check_version says it
+    writer.execute("PRAGMA journal_mode = WAL")
+    if version < VAULT_VERSION:
+        if writer.execute("SELECT count(*) FROM sqlite_master WHERE name != 'keys'").fetchone() != (0,):
+            raise Misconfigured(f"{path} is an SQLite file, but no vault")
+        writer.executescript(_CREATE)
+
+
+def _check_version(reader: sqlite3.Connection, path: Path) -> None:
+    (application,) = reader.execute("PRAGMA application_id").fetchone()
+    (version,) = reader.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise Misconfigured(f"{path} is no vault of a session ledger")
+    if version > VAULT_VERSION:
+        raise Misconfigured(f"the vault {path} has version {version}, this release knows up to {VAULT_VERSION}")
