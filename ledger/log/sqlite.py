@@ -1,0 +1,155 @@
+"""The log in a directory: one SQLite file in WAL mode, one partition and the control log, one owner at a time.
+
+    DIR/log.db       the log (with log.db-wal and log.db-shm while it is open), mode 0600
+    DIR/owner.lock   held by the owner's process as long as it runs
+
+`Record.key` is not stored and comes back empty: every value repeats it. An append, read or wait after `close` raises
+LedgerClosed; after a take-over by another owner, append, settle and prove_ownership raise NotOwner and reads go on.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+from session_ledger.domain.errors import LogUnavailable, Misconfigured, NotOwner
+from session_ledger.ledger.log.port import Log
+from session_ledger.ledger.log.sqlite_errors import as_log_error
+from session_ledger.ledger.log.sqlite_lock import OwnerLock
+from session_ledger.ledger.log.sqlite_partition import SQLitePartition
+from session_ledger.ledger.log.sqlite_readers import Readers, connect, holder
+from session_ledger.ledger.log.sqlite_schema import CONTROL, Meta, check_ends, create_tables, read_meta
+from session_ledger.ledger.log.sqlite_wake import signal_of
+from session_ledger.ledger.log.sqlite_writer import Writer, open_for_writing
+
+LOG_FILE = "log.db"
+LOCK_FILE = "owner.lock"
+
+
+class SQLiteLog(Log):
+    """One ledger's log in a directory. Open it with `SQLiteLog.open`."""
+
+    durability = (
+        "every acknowledged event is on this machine's disk (WAL, synchronous=FULL): it survives a crash of the "
+        "process and of the machine, and is lost with the disk"
+    )
+
+    def __init__(self, directory: Path, meta: Meta, readers: Readers, writer: Writer | None) -> None:
+        self.url, self.name, self.log_id = f"sqlite:{directory}", meta.name, meta.log_id
+        self._readers, self._writer = readers, writer
+        path, topics = directory / LOG_FILE, dict[int, str]()
+        self.partitions = (SQLitePartition(0, path, readers, writer, topics),)
+        self.control = SQLitePartition(CONTROL, path, readers, writer, topics)
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | Path,
+        *,
+        name: str | None = None,
+        write: bool,
+        take_over: bool = False,
+        create: bool = False,
+    ) -> SQLiteLog:
+        """Open the log in that directory, as its owner if `write`, else for reading beside whoever owns it.
+
+        `name` is the ledger's: of a new one (None: the directory's name), else it must agree. `create` makes what is
+        missing. `take_over` makes this process the owner although another one still runs.
+
+        Raises NotOwner (another process owns it; names it), LogUnavailable, LogCorrupt, LogTooNew (before anything
+        is touched), Misconfigured (another name).
+        """
+        directory = Path(directory).resolve()
+        path = directory / LOG_FILE
+        meta = look(path)
+        if meta is None and not (write and create):
+            raise LogUnavailable(f"there is no ledger in {directory}; name its directory, or create one there")
+        if meta is not None and name is not None and name != meta.name:
+            raise Misconfigured(f"the ledger in {directory} is named {meta.name!r}, not {name!r}; a name never changes")
+        writer = claim(directory, name or directory.name, take_over) if write else None
+        readers = Readers(path)
+        try:
+            with readers.lend() as connection:
+                meta = read_meta(connection, path)
+                assert meta is not None, "claimed or looked at above"
+                for partition in (0, CONTROL):
+                    check_ends(connection, partition, path)
+        except BaseException:
+            readers.close()
+            if writer is not None:
+                writer.close()
+            raise
+        return cls(directory, meta, readers, writer)
+
+    def close(self) -> None:
+        """Close every partition and give up ownership. Idempotent."""
+        for partition in (*self.partitions, self.control):
+            partition.close()
+        self._readers.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def look(path: Path) -> Meta | None:
+    """What the log says about itself, without changing anything; None where there is none."""
+    try:
+        if not path.is_file():
+            return None
+        connection = connect(path, write=False)
+        try:
+            return read_meta(connection, path)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise as_log_error(error, "opening", path) from error
+    except OSError as error:
+        raise LogUnavailable(f"{path} can not be looked at: {error.strerror}") from error
+
+
+def claim(directory: Path, name: str, take_over: bool) -> Writer:
+    """Become the owner: take the lock (unless taking over), make what is missing, and raise the epoch."""
+    path = directory / LOG_FILE
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = OwnerLock(directory / LOCK_FILE)
+    except OSError as error:
+        raise LogUnavailable(
+            f"the directory {directory} can not be used: {error.strerror}; choose one that this user may write"
+        ) from error
+    try:
+        if not lock.try_acquire():
+            if not take_over:
+                raise NotOwner(
+                    f"the ledger in {directory} is owned by {holder(path)}; send commands through it or stop it, "
+                    "or take over with --take-over if it hangs"
+                )
+            lock.acquire_when_free()
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own default is 0644
+        connection = open_for_writing(path)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            if read_meta(connection, path) is None:
+                create_tables(connection, name)
+            connection.execute("UPDATE owner SET epoch = epoch + 1, holder = ?", (this_process(),))
+            epoch = connection.execute("SELECT epoch FROM owner").fetchone()[0]
+            connection.execute("COMMIT")
+            return Writer(path, connection, epoch, lock, signal_of(path))
+        except BaseException:
+            connection.close()
+            raise
+    except BaseException as error:
+        lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise as_log_error(error, "opening for writing", path) from error
+        if isinstance(error, OSError):
+            raise LogUnavailable(f"{path} can not be written: {error.strerror}") from error
+        raise
+
+
+def this_process() -> str:
+    """How an owner is named to others."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
