@@ -13,7 +13,7 @@ from session_ledger.domain.ids import format_id
 from session_ledger.security.keyring import KeyProvider
 from session_ledger.security.keys import Places, PlainKey, Scope, SealingKey
 from session_ledger.security.port import DataKey, Envelope
-from session_ledger.security.sealing import KEY_BYTES, KEY_ID_BYTES, Nonces, prefixed, scope_data
+from session_ledger.security.sealing import KEY_BYTES, KEY_ID_BYTES, Nonces, scope_data, wrapping_data
 from session_ledger.security.vault import StoredKey, Vault
 
 KEYS_CACHED_MAX = 20_000
@@ -113,7 +113,9 @@ class VaultEnvelope(Envelope):
             if stored is not None:
                 key = self._unwrap(stored)
             elif create:
-                key = self._sealing_key(scope, os.urandom(KEY_ID_BYTES), os.urandom(KEY_BYTES), durable=False)
+                random = os.urandom(KEY_ID_BYTES + KEY_BYTES)
+                scope_bytes = scope_data(self._ledger, *scope)
+                key = self._sealing_key(scope, scope_bytes, random[:KEY_ID_BYTES], random[KEY_ID_BYTES:], durable=False)
             else:
                 return None
             self._cache(key)
@@ -137,30 +139,29 @@ class VaultEnvelope(Envelope):
                 if cached is None or not cached.durable:
                     self._cache(key)
 
-    def _sealing_key(self, scope: Scope, key_id: bytes, key: bytes, *, durable: bool) -> SealingKey:
+    def _sealing_key(self, scope: Scope, scope_bytes: bytes, key_id: bytes, key: bytes, *, durable: bool) -> SealingKey:
         return SealingKey(
-            self._ledger, scope, key_id, key, durable=durable, nonce=self._nonces.take, places=self._places
+            scope, scope_bytes, key_id, key, durable=durable, nonce=self._nonces.take, places=self._places
         )
 
     def _wrap(self, key: SealingKey, now_us: int) -> StoredKey:
         tenant, user, session_id = key.scope
-        wrapping_key_id, wrapped = self._provider.wrap(key.secret(), self._bound_to(key.scope, key.key_id))
+        wrapping_key_id, wrapped = self._provider.wrap(key.secret(), wrapping_data(key.scope_bytes, key.key_id))
         return StoredKey(session_id, tenant, user, FIRST_GENERATION, key.key_id, wrapping_key_id, wrapped, now_us)
 
     def _unwrap(self, stored: StoredKey) -> SealingKey:
         scope = Scope(stored.tenant, stored.user, stored.session_id)
         if len(stored.key_id) != KEY_ID_BYTES:
             raise KeyUnavailable(f"the vault holds a key id of {len(stored.key_id)} bytes: it is damaged")
-        associated = self._bound_to(scope, stored.key_id)
+        scope_bytes = scope_data(self._ledger, *scope)
+        associated = wrapping_data(scope_bytes, stored.key_id)
         return self._sealing_key(
             scope,
+            scope_bytes,
             stored.key_id,
             self._provider.unwrap(stored.wrapping_key_id, stored.wrapped, associated),
             durable=True,
         )
-
-    def _bound_to(self, scope: Scope, key_id: bytes) -> bytes:
-        return b"session-ledger wrap v1" + scope_data(self._ledger, *scope) + prefixed(key_id)
 
 
 class NoEnvelope(Envelope):

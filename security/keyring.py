@@ -92,7 +92,9 @@ class Keyring(KeyProvider):
                     )
                 content = file.read()
         except FileNotFoundError:
-            raise Misconfigured(f"there is no keyring at {path}") from None
+            raise Misconfigured(
+                f"there is no keyring at {path}; what was sealed with it can not be opened without it"
+            ) from None
         except OSError as error:
             raise Misconfigured(f"the keyring {path} can not be read: {error.strerror}") from error
         primary, keys = _parse(path, content)

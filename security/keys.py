@@ -25,7 +25,6 @@ from session_ledger.security.sealing import (
     place_data,
     plain_digest,
     prefixed,
-    scope_data,
 )
 
 _EVENT_ID_LENGTH = EVENT_ID_BYTES.to_bytes(4, "big")
@@ -54,12 +53,13 @@ class Places(dict[tuple[str, str], bytes]):
 class SealingKey(DataKey):
     """A data key that seals with AES-256-GCM, version 1. Thread-safe. Its bytes never show in a repr or a pickle.
 
-    `used` is for the cache that holds it. Seals are counted since the key was loaded: `KeyExhausted` at 2^32.
+    Seals are counted since the key was loaded: KeyExhausted at 2^32. `scope_bytes` is the scope as
+    `sealing.scope_data` gives it; `used` is for the cache that holds the key.
     """
 
     __slots__ = (
-        "__weakref__", "_aes", "_digest_key", "_key", "_nonce", "_places", "_scope_data", "_seals", "_tail",
-        "commitment", "durable", "key_id", "scope", "used",
+        "_aes", "_digest_key", "_key", "_nonce", "_places", "_seals", "_tail",
+        "commitment", "durable", "key_id", "scope", "scope_bytes", "used",
     )  # fmt: skip
 
     key_id: bytes
@@ -67,8 +67,8 @@ class SealingKey(DataKey):
 
     def __init__(
         self,
-        ledger: str,
         scope: Scope,
+        scope_bytes: bytes,
         key_id: bytes,
         key: bytes,
         *,
@@ -86,7 +86,7 @@ class SealingKey(DataKey):
         self._digest_key: bytes | None = None
         self._nonce = nonce
         self._places = places
-        self._scope_data = scope_data(ledger, *scope)
+        self.scope_bytes = scope_bytes
         self._tail = prefixed(key_id) + _EVENT_ID_LENGTH
         self._seals = count()
 
@@ -97,7 +97,7 @@ class SealingKey(DataKey):
         if next(self._seals) >= SEALS_MAX:
             raise KeyExhausted(f"data key {format_id(self.key_id)} has sealed 2^32 times; it must be rotated")
         nonce = self._nonce()
-        associated = b"".join((self._scope_data, self._places[event_type, field], self._tail, event_id))
+        associated = b"".join((self.scope_bytes, self._places[event_type, field], self._tail, event_id))
         return FORMAT_SEALED + nonce + self._aes.encrypt(nonce, plaintext, associated)
 
     def open(self, event_id: bytes, event_type: str, field: str, sealed: bytes) -> bytes:
@@ -108,7 +108,7 @@ class SealingKey(DataKey):
             raise self._unreadable(field, f"its format byte is {sealed[:1].hex() or 'missing'}, known is 01")
         if len(sealed) < SEALED_BYTES_MIN:
             raise self._unreadable(field, f"it has {len(sealed)} bytes, the shortest ciphertext {SEALED_BYTES_MIN}")
-        associated = b"".join((self._scope_data, self._places[event_type, field], self._tail, event_id))
+        associated = b"".join((self.scope_bytes, self._places[event_type, field], self._tail, event_id))
         try:
             return self._aes.decrypt(sealed[1:_NONCE_END], sealed[_NONCE_END:], associated)
         except InvalidTag:

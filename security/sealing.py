@@ -28,8 +28,8 @@ def prefixed(value: bytes) -> bytes:
 
 def scope_data(ledger: str, tenant: str, user: str, session_id: bytes) -> bytes:
     """The first part of the associated data: format byte, ledger, tenant, user, session id (b"": the account)."""
-    parts = (ledger.encode(), tenant.encode(), user.encode(), session_id)
-    return FORMAT_SEALED + b"".join(prefixed(part) for part in parts)
+    owner, person = tenant.encode(), user.encode()
+    return b"".join((FORMAT_SEALED, prefixed(ledger.encode()), prefixed(owner), prefixed(person), prefixed(session_id)))
 
 
 def place_data(event_type: str, field: str) -> bytes:
@@ -68,6 +68,11 @@ def digest_v1(digest_key: bytes, body: bytes) -> bytes:
 def plain_digest(body: bytes) -> bytes:
     """The digest of a command's body where sealing is off, 16 bytes. Whoever can guess the body can check the guess."""
     return hashlib.blake2b(body, person=b"sl-digest-none", digest_size=DIGEST_BYTES).digest()
+
+
+def wrapping_data(scope: bytes, key_id: bytes) -> bytes:
+    """What a wrapped data key is bound to: its scope, as `scope_data` gives it, and its id."""
+    return b"session-ledger wrap v1" + scope + prefixed(key_id)
 
 
 class Nonces:
