@@ -52,7 +52,7 @@ clean: ## remove what make made: .venv, caches, the demo's ledger, the broker's 
 .venv/.runtime: pyproject.toml
 	@$(BIN)/python -c 'import pip' 2>/dev/null || .ci/make-venv .venv $(PYTHON)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
 .venv/.dev: .venv/.runtime
