@@ -1,0 +1,245 @@
+"""What the ledger knows of one user: live sessions, quotas, limits, remembered commands; and how events change it.
+
+`evolve_account` changes the account in place (speed: a message costs one look-up) and reads nothing but the event. A
+caller whose append failed throws the account away and folds it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from session_ledger.domain.errors import LogCorrupt
+from session_ledger.domain.events import (
+    AccountEvent,
+    AuthenticationFailed,
+    ErrorReported,
+    Event,
+    MessageAdded,
+    QuotaConsumed,
+    QuotaRefused,
+    QuotaReleased,
+    QuotaSet,
+    QuotaThresholdReached,
+    SessionCreated,
+    SessionEnded,
+    SessionEvent,
+    SessionEvicted,
+    SessionExpired,
+    SessionUpdated,
+    UserLimitsSet,
+)
+from session_ledger.domain.ids import format_id
+from session_ledger.domain.remembered import Remembered, remember
+from session_ledger.domain.session import Session
+from session_ledger.domain.windows import Window
+
+RESERVATIONS_MAX = 1000  # open ones, a user and resource: some 200 kB
+
+
+@dataclass(slots=True)
+class Reservation:
+    """An amount that may be released until its period ends."""
+
+    recorded_at: int
+    open_until: int
+    amount: Decimal
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Refusals that no event tells yet; the fields are those of the QuotaRefused that will."""
+
+    count: int
+    amount: Decimal
+    used: Decimal
+    limit: Decimal
+    period_ms: int
+    limit_source: str
+    retry_after_ms: int | None
+
+
+@dataclass(slots=True)
+class Quota:
+    """One resource of a user: the user's own limit, if one is set, and what was consumed, whichever limit counts."""
+
+    limit: Decimal | None = None
+    period_ms: int = 0
+    """Of the user's own limit."""
+    window: Window = field(default_factory=Window)
+    reservations: dict[bytes, Reservation] = field(default_factory=dict)
+    last_refused_at: int | None = None
+    uncounted: Refusals | None = None
+    """Not folded from events: `decide` counts here what it refused within a second of the last QuotaRefused."""
+
+
+@dataclass(slots=True)
+class Account:
+    """A user of a tenant; (tenant, "") is the account of the tenant's agents."""
+
+    tenant: str
+    user: str
+    version: int = 0
+    """Of the account's stream."""
+    position: int = 0
+    """Of the last event folded in."""
+    sessions: dict[bytes, Session] = field(default_factory=dict)
+    """Live ones, and imports that are not final."""
+    quotas: dict[str, Quota] = field(default_factory=dict)
+    commands: Remembered = field(default_factory=Remembered)
+    max_sessions: int | None = None
+    limit_policy: str | None = None
+    plan: str | None = None
+
+    @property
+    def due_at(self) -> int | None:
+        """When the first of the sessions times out; None: none can."""
+        return min((session.due_at for session in self.sessions.values() if not session.importing), default=None)
+
+    @property
+    def has_uncounted_refusals(self) -> bool:
+        """Whether RecordRefusals would find something, at the latest a second from the last refusal told."""
+        if not self.quotas:
+            return False
+        return any(quota.uncounted is not None for quota in self.quotas.values())
+
+
+def evolve_account(account: Account, event: Event, position: int) -> None:
+    """Fold one event of the user in: of the account, of a session, or of an agent that a session holds.
+
+    Raises LogCorrupt where the event can not follow what was folded before.
+    """
+    fold = _FOLDS.get(type(event))
+    if fold is not None:
+        fold(account, event)
+    command_id = event.command_id
+    if command_id is not None:
+        remember(account.commands, command_id, event.command_digest or b"", event.recorded_at, position)
+    account.position = position
+
+
+def _session(account: Account, event: SessionEvent) -> Session:
+    session = account.sessions.get(event.session_id)
+    if session is None or event.version != session.version + 1:
+        raise _out_of_order(event, None if session is None else session.version)
+    session.version = event.version
+    return session
+
+
+def _out_of_order(event: Event, version: int | None) -> LogCorrupt:
+    expected = "no session that lives" if version is None else f"version {version}"
+    return LogCorrupt(
+        f"{type(event).__name__} version {event.version} of stream {format_id(event.originator_id)} follows {expected}"
+    )
+
+
+def _account_event(account: Account, event: AccountEvent) -> None:
+    if event.version != account.version + 1:
+        raise _out_of_order(event, account.version)
+    account.version = event.version
+
+
+def _session_created(account: Account, event: SessionCreated) -> None:
+    if event.version != 1 or event.session_id in account.sessions:
+        raise _out_of_order(event, 0)
+    account.sessions[event.session_id] = Session(
+        event.session_id,
+        1,
+        event.kind,
+        event.recorded_at,
+        event.recorded_at,
+        event.idle_timeout_ms,
+        event.expires_at,
+        0,
+        event.key_id,
+        event.imported,
+        event.import_digest,
+    )
+
+
+def _message_added(account: Account, event: MessageAdded) -> None:
+    session = account.sessions.get(event.session_id)
+    if session is None or event.version != session.version + 1 or event.message_number != session.message_count + 1:
+        raise _out_of_order(event, None if session is None else session.version)
+    session.version = event.version
+    session.message_count = event.message_number
+    session.last_active_at = event.recorded_at
+
+
+def _session_updated(account: Account, event: SessionUpdated) -> None:
+    _session(account, event).last_active_at = event.recorded_at
+
+
+def _session_over(account: Account, event: SessionEvent) -> None:
+    _session(account, event)
+    del account.sessions[event.session_id]
+
+
+def _error_reported(account: Account, event: ErrorReported) -> None:
+    _session(account, event)
+
+
+def _quota(account: Account, event: QuotaSet | QuotaConsumed | QuotaRefused | QuotaReleased) -> Quota:
+    _account_event(account, event)
+    quota = account.quotas.get(event.resource)
+    if quota is None:
+        quota = account.quotas[event.resource] = Quota()
+    return quota
+
+
+def _quota_set(account: Account, event: QuotaSet) -> None:
+    quota = _quota(account, event)
+    quota.limit, quota.period_ms = event.limit, event.period_ms
+
+
+def _quota_consumed(account: Account, event: QuotaConsumed) -> None:
+    quota = _quota(account, event)
+    now = event.recorded_at
+    period_us = event.period_ms * 1000
+    quota.window.consume(now, event.amount, period_us)
+    if event.reserved:
+        reservations = quota.reservations
+        if len(reservations) >= RESERVATIONS_MAX:
+            reservations = {key: value for key, value in reservations.items() if value.open_until > now}
+            quota.reservations = reservations
+        reservations[event.event_id] = Reservation(now, now + period_us, event.amount)
+
+
+def _quota_refused(account: Account, event: QuotaRefused) -> None:
+    quota = _quota(account, event)
+    quota.last_refused_at = event.recorded_at
+    quota.uncounted = None
+
+
+def _quota_released(account: Account, event: QuotaReleased) -> None:
+    quota = _quota(account, event)
+    reservation = quota.reservations.pop(event.reservation_id, None)
+    if reservation is None:
+        raise LogCorrupt(f"QuotaReleased of reservation {format_id(event.reservation_id)}, which is not open")
+    quota.window.release(reservation.recorded_at, event.amount)
+
+
+def _user_limits_set(account: Account, event: UserLimitsSet) -> None:
+    _account_event(account, event)
+    account.max_sessions, account.limit_policy, account.plan = event.max_sessions, event.limit_policy, event.plan
+
+
+_FOLDS: dict[type[Event], Callable[[Account, Any], None]] = {
+    SessionCreated: _session_created,
+    SessionUpdated: _session_updated,
+    MessageAdded: _message_added,
+    SessionEnded: _session_over,
+    SessionExpired: _session_over,
+    SessionEvicted: _session_over,
+    ErrorReported: _error_reported,
+    QuotaSet: _quota_set,
+    QuotaConsumed: _quota_consumed,
+    QuotaRefused: _quota_refused,
+    QuotaReleased: _quota_released,
+    QuotaThresholdReached: _account_event,
+    UserLimitsSet: _user_limits_set,
+    AuthenticationFailed: _account_event,
+}
+"""Agent events change no account (see `agents`), but their commands are remembered in one."""

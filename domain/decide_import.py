@@ -1,0 +1,132 @@
+"""The decision about imported history: it consumes no quota, evicts nothing, and is ended by its last part."""
+
+from __future__ import annotations
+
+from session_ledger.domain.commands import ImportSession, Prepared
+from session_ledger.domain.decision import Context, Decision, NewId, key_unavailable
+from session_ledger.domain.errors import InvalidInput, SessionExists
+from session_ledger.domain.events import Event, MessageAdded, SessionCreated, SessionEnded
+from session_ledger.domain.ids import format_id
+from session_ledger.domain.results import SessionImported
+from session_ledger.domain.session import Session
+
+
+def import_session(context: Context, command: ImportSession, prepared: Prepared, now: int, new_id: NewId) -> Decision:
+    """SessionCreated (first part), a MessageAdded for each message that is not there yet, SessionEnded (final part).
+
+    The session's id makes it idempotent, so its events carry no command id. A part that overlaps what is recorded adds
+    the rest; one that leaves a gap is refused.
+    """
+    session_id = command.session_id
+    session = context.account.sessions.get(session_id)
+    if session is None and context.ended is not None:
+        return Decision([], result=_nothing_added(prepared, session_id, complete=True))
+    recorded = 0 if session is None else session.message_count
+    if session is not None and _is_another(session, command, prepared):
+        message = f"session {format_id(session_id)} is recorded with another history; import it under another id"
+        return Decision([], SessionExists(message))
+    if command.first_message > recorded + 1:
+        seen = f"{command.first_message}, with {recorded} messages recorded"
+        return Decision(
+            [], InvalidInput("first_message", seen, f"must be {recorded + 1} or less: no message is left out")
+        )
+    skipped = recorded + 1 - command.first_message
+    if session is not None and not command.final and skipped >= len(command.messages):
+        return Decision([], result=_nothing_added(prepared, session_id, complete=False))
+    sealed = prepared.sealed
+    if len(sealed) != 1 + len(command.messages) + command.final or (session and session.key_id != sealed[0].key_id):
+        return Decision([], key_unavailable(session_id))
+    events: list[Event] = [] if session is not None else [_created(context, command, prepared, now)]
+    version = len(events) if session is None else session.version
+    _add_messages(command, prepared, now, skipped, version, events)
+    if command.final:
+        ended, head = sealed[-1], (command.tenant, command.user, version + _count(command, skipped) + 1)
+        reason = ("imported", "system")
+        event_head = (ended.event_id, *head, now, None, None, session_id, command.ended_at)
+        events.append(SessionEnded(*event_head, *reason, ended.key_id, ended.fields.get("sealed_note")))
+    return Decision(events)
+
+
+def _is_another(session: Session, command: ImportSession, prepared: Prepared) -> bool:
+    """Whether the id is a live session's, or the first part differs from the one that began this import."""
+    return not session.importing or (command.first_message == 1 and session.import_digest != prepared.digest)
+
+
+def _count(command: ImportSession, skipped: int) -> int:
+    return max(len(command.messages) - skipped, 0)
+
+
+def _nothing_added(prepared: Prepared, session_id: bytes, *, complete: bool) -> SessionImported:
+    return SessionImported(
+        command_id=format_id(prepared.command_id), session_id=format_id(session_id), added=0, complete=complete
+    )
+
+
+def _created(context: Context, command: ImportSession, prepared: Prepared, now: int) -> SessionCreated:
+    account, settings, sealed = context.account, context.settings, prepared.sealed[0]
+    field = sealed.fields.get
+    return SessionCreated(
+        sealed.event_id,
+        command.tenant,
+        command.user,
+        1,
+        now,
+        None,
+        None,
+        command.session_id,
+        command.occurred_at,
+        command.kind,
+        command.channel,
+        command.domain,
+        settings.idle_timeout_ms(account, command.kind),
+        now + settings.ttl_ms(account, command.kind) * 1000,
+        None,
+        settings.limit_policy(account),
+        True,
+        prepared.digest,
+        sealed.key_id,
+        prepared.key_commitment,
+        dict(sealed.metadata),
+        field("sealed_metadata"),
+        field("sealed_title"),
+        field("sealed_context"),
+        field("sealed_ip_address"),
+    )
+
+
+def _add_messages(
+    command: ImportSession, prepared: Prepared, now: int, skipped: int, version: int, events: list[Event]
+) -> None:
+    tenant, user, session_id = command.tenant, command.user, command.session_id
+    number = command.first_message + skipped
+    for message, sealed in zip(command.messages[skipped:], prepared.sealed[1 + skipped :], strict=False):
+        version += 1
+        fields = sealed.fields
+        metadata = sealed.metadata
+        events.append(
+            MessageAdded(
+                sealed.event_id,
+                tenant,
+                user,
+                version,
+                now,
+                None,
+                None,
+                session_id,
+                message.occurred_at,
+                number,
+                message.role,
+                message.model,
+                message.tokens_in,
+                message.tokens_out,
+                message.latency_ms,
+                message.audio_duration_ms,
+                sealed.key_id,
+                metadata if isinstance(metadata, dict) else dict(metadata),
+                fields.get("sealed_metadata"),
+                fields["sealed_content"],
+                fields.get("sealed_parts"),
+                fields.get("sealed_audio_url"),
+            )
+        )
+        number += 1

@@ -1,0 +1,149 @@
+"""What a decision is made of and what it leads to, and the pieces that several decisions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from session_ledger.domain.account import Account
+from session_ledger.domain.agents import NOT_REPORTED, AgentPool
+from session_ledger.domain.commands import Prepared, Sealed, SessionCommand
+from session_ledger.domain.errors import KeyUnavailable, SessionLedgerError, SessionNotActive, SessionNotFound
+from session_ledger.domain.events import AgentReleased, Event, SessionExpired
+from session_ledger.domain.ids import format_id
+from session_ledger.domain.remembered import DIGEST_BYTES
+from session_ledger.domain.results import Result
+from session_ledger.domain.session import Session
+
+if TYPE_CHECKING:
+    from session_ledger.domain.control import TenantSettings
+
+NewId = Callable[[], bytes]
+"""Makes a fresh UUIDv7: the only randomness, passed in."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What a decision looks at."""
+
+    account: Account
+    """Of the command's user; for agent commands of (tenant, "")."""
+    agents: AgentPool
+    settings: TenantSettings
+    partition: int
+    ended: str | None = None
+    """How the session that the command names ended: ended, expired or evicted; None: it lives or never existed."""
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a command leads to: events to append, and an error, a result, a repeat, or (none of them) `result_of`.
+
+    The command's own events come last and next to each other; before them stands what was due anyway (expiry). So the
+    last event's position is the position of the answer. Events may go with an error: both hold.
+    """
+
+    events: list[Event]
+    error: SessionLedgerError | None = None
+    result: Result | None = None
+    """Only where the command recorded no event: `partition` and `position` are the shard's to fill in."""
+    repeat: tuple[int, int] | None = None
+    """(first position, number) of the events that the same command recorded before: read them, call `result_of`."""
+
+
+def own_seal(prepared: Prepared, new_id: NewId) -> Sealed:
+    """The seal of the command's own event; an empty one with a fresh event id where nothing was sealed."""
+    return prepared.sealed[0] if prepared.sealed else Sealed(new_id(), None, {}, {})
+
+
+def live_session(
+    context: Context, prepared: Prepared, command: SessionCommand, now: int, new_id: NewId
+) -> Session | Decision:
+    """The live session that the command names; else the decision that says why not, with its expiry if that is due."""
+    session_id = command.session_id
+    session = context.account.sessions.get(session_id)
+    if session is None:
+        if context.ended is None:
+            return Decision([], SessionNotFound(f"session {format_id(session_id)}: no such session of this user"))
+        return Decision(
+            [], SessionNotActive(f"session {format_id(session_id)} is over ({context.ended}): start another")
+        )
+    if session.is_due(now):
+        events: list[Event] = []
+        expire(context, session, now, new_id, events)
+        reason = session.due_reason
+        return Decision(events, SessionNotActive(f"session {format_id(session_id)} expired ({reason}): start another"))
+    if session.importing:
+        return Decision(
+            [], SessionNotActive(f"session {format_id(session_id)} is history whose import is not finished")
+        )
+    if len(prepared.digest) != DIGEST_BYTES or (prepared.sealed and prepared.sealed[0].key_id != session.key_id):
+        return Decision([], key_unavailable(session_id))
+    return session
+
+
+def key_unavailable(session_id: bytes) -> KeyUnavailable:
+    """The command came without a seal by the session's own data key."""
+    return KeyUnavailable(f"session {format_id(session_id)}: its data key is not to be had, so nothing can be sealed")
+
+
+def expire(context: Context, session: Session, now: int, new_id: NewId, events: list[Event]) -> None:
+    """Add the expiry of a session that is due, and the release of what it holds."""
+    account = context.account
+    events.append(
+        SessionExpired(
+            new_id(),
+            account.tenant,
+            account.user,
+            session.version + 1,
+            now,
+            None,
+            None,
+            session.session_id,
+            session.due_reason,
+            session.due_at,
+        )
+    )
+    release_held(context, session.session_id, "session_expired", now, new_id, None, None, events)
+
+
+def expire_due(context: Context, now: int, new_id: NewId, events: list[Event]) -> None:
+    """Add the expiry of every session of the account that is due, in the order in which their time ran out."""
+    due = [session for session in context.account.sessions.values() if session.is_due(now)]
+    due.sort(key=lambda session: (session.due_at, session.session_id))
+    for session in due:
+        expire(context, session, now, new_id, events)
+
+
+def release_held(
+    context: Context,
+    session_id: bytes,
+    reason: str,
+    now: int,
+    new_id: NewId,
+    command_id: bytes | None,
+    digest: bytes | None,
+    events: list[Event],
+) -> None:
+    """Add the release of every agent that the session holds."""
+    if session_id not in context.agents.held:
+        return
+    account = context.account
+    for agent in context.agents.held_by(session_id):
+        events.append(
+            AgentReleased(
+                new_id(),
+                account.tenant,
+                account.user,
+                agent.version + 1,
+                now,
+                command_id,
+                digest,
+                agent.agent_id,
+                agent.agent_type,
+                session_id,
+                reason,
+                NOT_REPORTED,
+            )
+        )

@@ -1,0 +1,87 @@
+"""Commands that are remembered, so that a repeat answers what the first one did instead of running again.
+
+Folded from the events that carry a command id. An id (UUIDv7) is remembered for as long as it may be used: an id older
+than ten minutes is never run, so an entry whose id is older may go. At most `ENTRIES_MAX` are kept; where more come in
+the time, the lowest ids go first, and an unknown id at or below the highest that went is refused, for it may be one of
+them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from session_ledger.domain.errors import CommandIdReused, CommandTooOld, InvalidInput
+from session_ledger.domain.ids import format_id, id_time_us
+
+WINDOW_US = 600_000_000  # ten minutes: longer than any client keeps retrying
+FUTURE_US = 60_000_000  # how far a caller's clock may be ahead of the writer's
+ENTRIES_MAX = 1024  # a user; some 160 kB
+ENTRIES_KEPT = 768  # after dropping some for want of room, so that looking for them is rare
+PRUNE_FROM = 32  # entries below which looking for old ones is not worth it
+DIGEST_BYTES = 16
+_FIRST_END = DIGEST_BYTES + 8
+
+
+@dataclass(slots=True)
+class Remembered:
+    """The commands of one user. An entry is packed, to be small: digest 16, first position 8, events 4 bytes."""
+
+    entries: dict[bytes, bytes] = field(default_factory=dict)
+    prune_at: int = PRUNE_FROM
+    """The number of entries above which old ones are looked for."""
+    forgotten: bytes = b""
+    """The highest id that went before its time; b"": none did."""
+
+
+def recall(commands: Remembered, command_id: bytes, digest: bytes, now: int) -> tuple[int, int] | None:
+    """(first position, number of events) of a command recorded before; None if it is new and may run.
+
+    Raises CommandIdReused, CommandTooOld, InvalidInput (an id from the future).
+    """
+    entry = commands.entries.get(command_id)
+    id_time = int.from_bytes(command_id[:6], "big") * 1000
+    if entry is None:
+        if now - WINDOW_US <= id_time <= now + FUTURE_US and command_id > commands.forgotten:
+            return None
+        if id_time > now + FUTURE_US:
+            seen = f"a UUIDv7 {(id_time - now) // 1_000_000} s in the future"
+            raise InvalidInput(
+                "command_id", seen, f"may be at most {FUTURE_US // 1_000_000} s ahead of the ledger's clock"
+            )
+        raise CommandTooOld(f"command {format_id(command_id)}: {_age(id_time, now)}; use a new id if it should run")
+    if id_time < now - WINDOW_US:
+        raise CommandTooOld(f"command {format_id(command_id)}: {_age(id_time, now)}; it was recorded before")
+    if entry[:DIGEST_BYTES] != digest:
+        raise CommandIdReused(f"command {format_id(command_id)} was recorded with another body; use a new id")
+    return int.from_bytes(entry[DIGEST_BYTES:_FIRST_END], "big"), int.from_bytes(entry[_FIRST_END:], "big")
+
+
+def remember(commands: Remembered, command_id: bytes, digest: bytes, recorded_at: int, position: int) -> None:
+    """Fold one event of a command in. The events of a command stand at adjacent positions."""
+    entries = commands.entries
+    entry = entries.get(command_id)
+    if entry is not None:
+        count = int.from_bytes(entry[_FIRST_END:], "big") + 1
+        entries[command_id] = entry[:_FIRST_END] + count.to_bytes(4, "big")
+        return
+    if len(entries) >= commands.prune_at:
+        _prune(commands, recorded_at)
+    entries[command_id] = digest + position.to_bytes(8, "big") + b"\x00\x00\x00\x01"
+
+
+def _prune(commands: Remembered, now: int) -> None:
+    """Drop what is older than the window; more, down to three quarters, where that leaves too little room."""
+    oldest = now - WINDOW_US
+    kept = {command_id: entry for command_id, entry in commands.entries.items() if id_time_us(command_id) >= oldest}
+    if len(commands.entries) >= ENTRIES_MAX and len(kept) > ENTRIES_KEPT:
+        going = sorted(kept)[: len(kept) - ENTRIES_KEPT]
+        for command_id in going:
+            del kept[command_id]
+        commands.forgotten = max(commands.forgotten, going[-1])
+    commands.entries = kept
+    commands.prune_at = min(max(2 * len(kept), PRUNE_FROM), ENTRIES_MAX)
+
+
+def _age(id_time: int, now: int) -> str:
+    age_s = max(now - id_time, 0) // 1_000_000
+    return f"its id is {age_s} s old and no longer remembered (ten minutes, {ENTRIES_MAX} a user)"

@@ -1,0 +1,45 @@
+"""A live session as decisions see it. One that ended leaves the account, so memory holds only what lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STANDARD, WEBSITE, SENSITIVE = KINDS = ("standard", "website", "sensitive")
+CHANNELS = ("text", "voice", "phone", "api")
+EVICT, REFUSE = POLICIES = ("evict", "refuse")
+IDLE, TTL = "idle", "ttl"
+SENSITIVE_TTL_MS_MAX = 7 * 86_400_000  # from creation; nothing that is set makes it longer
+
+
+@dataclass(slots=True)
+class Session:
+    """Folded in place. Activity is what SessionCreated, SessionUpdated and MessageAdded record."""
+
+    session_id: bytes
+    version: int
+    kind: str
+    created_at: int
+    last_active_at: int
+    idle_timeout_ms: int
+    expires_at: int
+    message_count: int
+    key_id: bytes | None
+    importing: bool
+    """History whose import is not final yet: counts against no limit and does not time out."""
+    import_digest: bytes | None
+
+    @property
+    def due_at(self) -> int:
+        """When its time runs out, unless there is activity before."""
+        return min(self.last_active_at + self.idle_timeout_ms * 1000, self.expires_at)
+
+    @property
+    def due_reason(self) -> str:
+        """idle or ttl: whichever comes first (ttl where both do)."""
+        return IDLE if self.last_active_at + self.idle_timeout_ms * 1000 < self.expires_at else TTL
+
+    def is_due(self, now: int) -> bool:
+        """Whether its time has run out at `now`."""
+        return not self.importing and (
+            now >= self.expires_at or now >= self.last_active_at + self.idle_timeout_ms * 1000
+        )

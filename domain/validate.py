@@ -1,0 +1,354 @@
+"""Validation at the edge of the domain: every field of a command, before anything is sealed or queued.
+
+Each failure is `InvalidInput` with the field, the shape of the value and the rule; a value itself is never repeated,
+for it may be what somebody said. A wrong type is such a failure too, never a TypeError later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from session_ledger.domain import commands as c
+from session_ledger.domain.agents import RESETS
+from session_ledger.domain.errors import InvalidInput
+from session_ledger.domain.session import CHANNELS, KINDS, POLICIES, SENSITIVE, SENSITIVE_TTL_MS_MAX
+from session_ledger.domain.shapes import (
+    among,
+    flag,
+    identifier,
+    json_value,
+    metadata,
+    number,
+    shape,
+    text,
+    word,
+    words,
+)
+from session_ledger.domain.values import amount, check_amount, check_time, time_us
+
+__all__ = ["Rules", "amount", "time_us", "validate"]
+
+PERIOD_MS_MIN, PERIOD_MS_MAX = 1_000, 366 * 86_400_000
+DURATION_MS_MAX = 100 * 366 * 86_400_000  # a century: keeps every time within the year 9999
+COUNT_MAX = 2**63 - 1  # what an Avro long holds
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits; sizes are of UTF-8 bytes."""
+
+    content_bytes_max: int = 1024 * 1024
+    metadata_bytes_max: int = 64 * 1024
+    """Names and values together."""
+    id_bytes_max: int = 256
+    """Tenants, users, resources, plans, roles, models, reasons and other names."""
+    title_bytes_max: int = 4 * 1024
+    context_bytes_max: int = 1024 * 1024
+    """As JSON."""
+    parts_bytes_max: int = 1024 * 1024
+    """As JSON."""
+    note_bytes_max: int = 64 * 1024
+    """Notes and error messages."""
+    url_bytes_max: int = 8 * 1024
+    capabilities_max: int = 100
+    import_messages_max: int = 10_000
+    """In one command; a longer history comes in several."""
+    limits_quotas_max: int = 1_000
+    sessions_max: int = 10_000
+    """What a limit of live sessions may be set to."""
+
+
+def validate(command: c.Command, rules: Rules) -> None:
+    """Raises InvalidInput for the first field that breaks a rule."""
+    check = _CHECKS.get(type(command))
+    if check is None:
+        raise InvalidInput(
+            "command", f"a {type(command).__name__}", "must be a command of session_ledger.domain.commands"
+        )
+    if command.command_id is not None:
+        identifier(command.command_id, "command_id")
+        if command.command_id[6] >> 4 != 7:
+            raise InvalidInput("command_id", f"a UUID of version {command.command_id[6] >> 4}", "must be a UUIDv7")
+    check(command, rules)
+
+
+def _tenant(command: c.Command, rules: Rules) -> None:
+    tenant = command.tenant
+    word(tenant, "tenant", rules.id_bytes_max)
+    if "/" in tenant:
+        raise InvalidInput("tenant", f"{len(tenant)} characters with a '/'", "may not contain '/'")
+
+
+def _user(command: c.UserCommand, rules: Rules) -> None:
+    _tenant(command, rules)
+    word(command.user, "user", rules.id_bytes_max)
+
+
+def _session(command: c.SessionCommand, rules: Rules) -> None:
+    _user(command, rules)
+    identifier(command.session_id, "session_id")
+
+
+def _add_message(command: c.AddMessage, rules: Rules) -> None:
+    _session(command, rules)
+    _message(command, rules, "")
+
+
+def _message(message: c.AddMessage | c.ImportedMessage, rules: Rules, where: str) -> None:
+    content = message.content
+    if (
+        content.__class__ is not str
+        or not content.isascii()
+        or len(content) > rules.content_bytes_max
+        or "\x00" in content
+    ):
+        text(content, where + "content", rules.content_bytes_max)
+    word(message.role, where + "role", rules.id_bytes_max)
+    if message.metadata.__class__ is not dict or message.metadata:
+        metadata(message.metadata, where + "metadata", rules.metadata_bytes_max)
+    if message.occurred_at is not None:
+        check_time(message.occurred_at, where + "occurred_at")
+    if message.model is not None:
+        word(message.model, where + "model", rules.id_bytes_max)
+    if message.tokens_in is not None:
+        number(message.tokens_in, where + "tokens_in", 0, COUNT_MAX)
+    if message.tokens_out is not None:
+        number(message.tokens_out, where + "tokens_out", 0, COUNT_MAX)
+    if message.latency_ms is not None:
+        number(message.latency_ms, where + "latency_ms", 0, COUNT_MAX)
+    if message.audio_duration_ms is not None:
+        number(message.audio_duration_ms, where + "audio_duration_ms", 0, COUNT_MAX)
+    if message.audio_url is not None:
+        text(message.audio_url, where + "audio_url", rules.url_bytes_max)
+    if message.parts is not None:
+        if not isinstance(message.parts, list | tuple):
+            raise InvalidInput(where + "parts", shape(message.parts), "must be a list")
+        json_value(message.parts, where + "parts", rules.parts_bytes_max)
+
+
+def _texts(command: c.CreateSession | c.UpdateSession | c.ImportSession, rules: Rules) -> None:
+    if command.title is not None:
+        text(command.title, "title", rules.title_bytes_max)
+    if command.context is not None:
+        json_value(command.context, "context", rules.context_bytes_max)
+    if command.occurred_at is not None:
+        check_time(command.occurred_at, "occurred_at")
+
+
+def _kind(command: c.CreateSession | c.ImportSession, rules: Rules) -> None:
+    among(command.kind, "kind", KINDS)
+    among(command.channel, "channel", CHANNELS)
+    if command.domain is not None:
+        word(command.domain, "domain", rules.id_bytes_max)
+    metadata(command.metadata, "metadata", rules.metadata_bytes_max)
+
+
+def _create_session(command: c.CreateSession, rules: Rules) -> None:
+    _user(command, rules)
+    _kind(command, rules)
+    _texts(command, rules)
+    if command.ip_address is not None:
+        word(command.ip_address, "ip_address", rules.id_bytes_max)
+    if command.idle_timeout_ms is not None:
+        number(command.idle_timeout_ms, "idle_timeout_ms", 1, DURATION_MS_MAX)
+    if command.ttl_ms is not None:
+        number(command.ttl_ms, "ttl_ms", 1, SENSITIVE_TTL_MS_MAX if command.kind == SENSITIVE else DURATION_MS_MAX)
+    flag(command.reuse, "reuse")
+
+
+def _update_session(command: c.UpdateSession, rules: Rules) -> None:
+    _session(command, rules)
+    _texts(command, rules)
+    if command.metadata is not None:
+        metadata(command.metadata, "metadata", rules.metadata_bytes_max)
+    elif command.title is None and command.context is None:
+        raise InvalidInput("title, context, metadata", "none of them", "at least one must be given")
+
+
+def _end_session(command: c.EndSession, rules: Rules) -> None:
+    _session(command, rules)
+    word(command.reason, "reason", rules.id_bytes_max)
+    among(command.ended_by, "ended_by", ("user", "admin", "system"))
+    if command.note is not None:
+        text(command.note, "note", rules.note_bytes_max)
+    if command.occurred_at is not None:
+        check_time(command.occurred_at, "occurred_at")
+
+
+def _report_error(command: c.ReportError, rules: Rules) -> None:
+    _session(command, rules)
+    word(command.component, "component", rules.id_bytes_max)
+    word(command.error_type, "error_type", rules.id_bytes_max)
+    among(command.severity, "severity", ("warning", "error", "critical"))
+    if command.message is not None:
+        text(command.message, "message", rules.note_bytes_max)
+    if command.agent_id is not None:
+        identifier(command.agent_id, "agent_id")
+    if command.occurred_at is not None:
+        check_time(command.occurred_at, "occurred_at")
+
+
+def _import_session(command: c.ImportSession, rules: Rules) -> None:
+    _session(command, rules)
+    _kind(command, rules)
+    _texts(command, rules)
+    if command.ended_at is not None:
+        check_time(command.ended_at, "ended_at")
+    text(command.source, "source", rules.url_bytes_max)
+    flag(command.final, "final")
+    number(command.first_message, "first_message", 1, COUNT_MAX)
+    messages = command.messages
+    if not isinstance(messages, tuple | list):
+        raise InvalidInput("messages", shape(messages), "must be a tuple of ImportedMessage")
+    if len(messages) > rules.import_messages_max:
+        rule = f"at most {rules.import_messages_max} in one command; send the rest with first_message"
+        raise InvalidInput("messages", f"{len(messages)} messages", rule)
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if not isinstance(message, c.ImportedMessage):
+            raise InvalidInput(where, shape(message), "must be an ImportedMessage")
+        _message(message, rules, where + ".")
+
+
+def _set_quota(command: c.SetQuota, rules: Rules) -> None:
+    _user(command, rules)
+    word(command.resource, "resource", rules.id_bytes_max)
+    if command.limit is not None:
+        check_amount(command.limit, "limit")
+    number(command.period_ms, "period_ms", PERIOD_MS_MIN, PERIOD_MS_MAX)
+
+
+def _consume_quota(command: c.ConsumeQuota, rules: Rules) -> None:
+    _check_quota(command, rules)
+    flag(command.reserve, "reserve")
+    if command.session_id is not None:
+        identifier(command.session_id, "session_id")
+
+
+def _check_quota(command: c.ConsumeQuota | c.CheckQuota, rules: Rules) -> None:
+    _user(command, rules)
+    word(command.resource, "resource", rules.id_bytes_max)
+    check_amount(command.amount, "amount")
+
+
+def _report_quota(command: c.ReportQuota, rules: Rules) -> None:
+    _user(command, rules)
+    if command.resource is not None:
+        word(command.resource, "resource", rules.id_bytes_max)
+
+
+def _release_quota(command: c.ReleaseQuota, rules: Rules) -> None:
+    _user(command, rules)
+    identifier(command.reservation_id, "reservation_id")
+    if command.amount is not None:
+        check_amount(command.amount, "amount")
+
+
+def _user_limits(command: c.SetUserLimits, rules: Rules) -> None:
+    _user(command, rules)
+    _limits(command, rules)
+
+
+def _limits(command: c.SetUserLimits | c.SetLimits, rules: Rules) -> None:
+    if command.max_sessions is not None:
+        number(command.max_sessions, "max_sessions", 1, rules.sessions_max)
+    if command.limit_policy is not None:
+        among(command.limit_policy, "limit_policy", POLICIES)
+    if command.plan is not None:
+        word(command.plan, "plan", rules.id_bytes_max)
+
+
+def _authentication(command: c.ReportAuthenticationFailure, rules: Rules) -> None:
+    _user(command, rules)
+    word(command.method, "method", rules.id_bytes_max)
+    word(command.reason, "reason", rules.id_bytes_max)
+    if command.session_id is not None:
+        identifier(command.session_id, "session_id")
+    if command.ip_address is not None:
+        word(command.ip_address, "ip_address", rules.id_bytes_max)
+    if command.occurred_at is not None:
+        check_time(command.occurred_at, "occurred_at")
+
+
+def _register_agent(command: c.RegisterAgent, rules: Rules) -> None:
+    _tenant(command, rules)
+    word(command.agent_type, "agent_type", rules.id_bytes_max)
+    words(command.capabilities, "capabilities", rules.capabilities_max, rules.id_bytes_max)
+    if command.agent_id is not None:
+        identifier(command.agent_id, "agent_id")
+
+
+def _acquire_agent(command: c.AcquireAgent, rules: Rules) -> None:
+    _session(command, rules)
+    word(command.agent_type, "agent_type", rules.id_bytes_max)
+    words(command.capabilities, "capabilities", rules.capabilities_max, rules.id_bytes_max)
+
+
+def _release_agent(command: c.ReleaseAgent, rules: Rules) -> None:
+    _session(command, rules)
+    identifier(command.agent_id, "agent_id")
+    among(command.reset, "reset", RESETS)
+
+
+def _retire_agent(command: c.RetireAgent, rules: Rules) -> None:
+    _tenant(command, rules)
+    identifier(command.agent_id, "agent_id")
+    word(command.reason, "reason", rules.id_bytes_max)
+    flag(command.force, "force")
+
+
+def _set_limits(command: c.SetLimits, rules: Rules) -> None:
+    _tenant(command, rules)
+    _limits(command, rules)
+    for field in ("idle_timeout_ms", "website_idle_timeout_ms", "ttl_ms"):
+        if getattr(command, field) is not None:
+            number(getattr(command, field), field, 1, DURATION_MS_MAX)
+    if command.sensitive_ttl_ms is not None:
+        number(command.sensitive_ttl_ms, "sensitive_ttl_ms", 1, SENSITIVE_TTL_MS_MAX)
+    if command.alert_threshold_percent is not None:
+        number(command.alert_threshold_percent, "alert_threshold_percent", 1, 100)
+    quotas = command.quotas
+    if not isinstance(quotas, Mapping) or len(quotas) > rules.limits_quotas_max:
+        raise InvalidInput("quotas", shape(quotas), f"must map at most {rules.limits_quotas_max} resources to limits")
+    for resource, value in quotas.items():
+        word(resource, "quotas, a resource", rules.id_bytes_max)
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise InvalidInput("quotas, a limit", shape(value), "must be (limit, period_ms)")
+        check_amount(value[0], "quotas, a limit")
+        number(value[1], "quotas, a period_ms", PERIOD_MS_MIN, PERIOD_MS_MAX)
+
+
+def _publish_schema(command: c.PublishSchema, rules: Rules) -> None:
+    word(command.name, "name", rules.id_bytes_max)
+    text(command.schema_json, "schema_json", rules.content_bytes_max)
+    if not isinstance(command.fingerprint, bytes) or len(command.fingerprint) != 8:
+        raise InvalidInput("fingerprint", shape(command.fingerprint), "must be 8 bytes")
+    if command.tenant != "":
+        raise InvalidInput("tenant", shape(command.tenant), 'must be "": schemas belong to no tenant')
+
+
+_CHECKS: dict[type[c.Command], Callable[[Any, Rules], None]] = {
+    c.AddMessage: _add_message,
+    c.CreateSession: _create_session,
+    c.UpdateSession: _update_session,
+    c.EndSession: _end_session,
+    c.ReportError: _report_error,
+    c.ImportSession: _import_session,
+    c.SetQuota: _set_quota,
+    c.ConsumeQuota: _consume_quota,
+    c.CheckQuota: _check_quota,
+    c.ReportQuota: _report_quota,
+    c.ReleaseQuota: _release_quota,
+    c.SetUserLimits: _user_limits,
+    c.ReportAuthenticationFailure: _authentication,
+    c.RegisterAgent: _register_agent,
+    c.AcquireAgent: _acquire_agent,
+    c.ReleaseAgent: _release_agent,
+    c.RetireAgent: _retire_agent,
+    c.ExpireSessions: _user,
+    c.RecordRefusals: _user,
+    c.SetLimits: _set_limits,
+    c.PublishSchema: _publish_schema,
+}
