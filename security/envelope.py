@@ -151,8 +151,8 @@ class VaultEnvelope(Envelope):
 
     def _unwrap(self, stored: StoredKey) -> SealingKey:
         scope = Scope(stored.tenant, stored.user, stored.session_id)
-        if len(stored.key_id) != KEY_ID_BYTES:
-            raise KeyUnavailable(f"the vault holds a key id of {len(stored.key_id)} bytes: it is damaged")
+        if not isinstance(stored.key_id, bytes) or len(stored.key_id) != KEY_ID_BYTES:
+            raise KeyUnavailable("the vault is damaged: it holds a key id that is not 16 bytes")
         scope_bytes = scope_data(self._ledger, *scope)
         associated = wrapping_data(scope_bytes, stored.key_id)
         return self._sealing_key(

@@ -119,8 +119,8 @@ class Keyring(KeyProvider):
         cipher = self._ciphers.get(wrapping_key_id)
         if cipher is None:
             raise KeyUnavailable(f"wrapping key {wrapping_key_id} is not in the keyring {self.path}")
-        if wrapped[:1] != _WRAPPED_V1 or len(wrapped) != 1 + NONCE_BYTES + KEY_BYTES + TAG_BYTES:
-            raise KeyUnavailable(f"a data key wrapped by {wrapping_key_id} is damaged: {len(wrapped)} bytes")
+        if not isinstance(wrapped, bytes) or wrapped[:1] != _WRAPPED_V1 or len(wrapped) != 1 + NONCE_BYTES + KEY_BYTES + TAG_BYTES:
+            raise KeyUnavailable(f"a data key wrapped by {wrapping_key_id} is damaged: format or length is wrong")
         try:
             return cipher.decrypt(wrapped[1 : 1 + NONCE_BYTES], wrapped[1 + NONCE_BYTES :], associated)
         except InvalidTag:
