@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from session_ledger.domain.frozen import quick
+
 Json = Any
 """What `json` can write: None, bool, int, float, str, lists and dicts of them."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """What all commands share."""
@@ -23,6 +26,7 @@ class Command:
     command_id: bytes | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserCommand(Command):
     """A command about one user."""
@@ -30,6 +34,7 @@ class UserCommand(Command):
     user: str
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionCommand(UserCommand):
     """A command about one session of the user."""
@@ -40,6 +45,7 @@ class SessionCommand(UserCommand):
 # --- sessions -----------------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateSession(UserCommand):
     """Begin a session. Refused or evicting when the user has as many live sessions as the limit allows."""
@@ -61,6 +67,7 @@ class CreateSession(UserCommand):
     """True: answer with the most recently active live session if there is one (get or create)."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateSession(SessionCommand):
     """Change title, metadata or context; None leaves it as it is. Metadata replaces the whole."""
@@ -71,6 +78,7 @@ class UpdateSession(SessionCommand):
     occurred_at: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddMessage(SessionCommand):
     """Add a message to a live session."""
@@ -89,6 +97,7 @@ class AddMessage(SessionCommand):
     occurred_at: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndSession(SessionCommand):
     """End a live session; what it holds is released in the same append."""
@@ -99,6 +108,7 @@ class EndSession(SessionCommand):
     occurred_at: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportError(SessionCommand):
     """Record that something failed while a session was served."""
@@ -111,6 +121,7 @@ class ReportError(SessionCommand):
     occurred_at: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ImportedMessage:
     """A message of an imported session; fields as in AddMessage."""
@@ -128,6 +139,7 @@ class ImportedMessage:
     audio_duration_ms: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSession(SessionCommand):
     """Record a session's history after the fact: created, messages and ended in one append.
@@ -154,6 +166,7 @@ class ImportSession(SessionCommand):
 # --- quotas and account -------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetQuota(UserCommand):
     """Set a user's own quota of a resource; `limit` None removes it, so that the defaults count again."""
@@ -163,6 +176,7 @@ class SetQuota(UserCommand):
     period_ms: int = 86_400_000
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumeQuota(UserCommand):
     """Consume an amount if it fits into the window; `reserve` keeps it open for a release until the period ends."""
@@ -173,6 +187,7 @@ class ConsumeQuota(UserCommand):
     session_id: bytes | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckQuota(UserCommand):
     """Say whether an amount would fit now; records nothing."""
@@ -181,6 +196,7 @@ class CheckQuota(UserCommand):
     amount: Decimal
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportQuota(UserCommand):
     """Answer with every quota of the user as it stands now; records nothing."""
@@ -188,6 +204,7 @@ class ReportQuota(UserCommand):
     resource: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseQuota(UserCommand):
     """Settle a reservation and give back its unused part (None: all of it)."""
@@ -196,6 +213,7 @@ class ReleaseQuota(UserCommand):
     amount: Decimal | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetUserLimits(UserCommand):
     """Set one user's session limit, policy and plan, as a whole; None: the plan's or tenant's counts."""
@@ -205,6 +223,7 @@ class SetUserLimits(UserCommand):
     plan: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportAuthenticationFailure(UserCommand):
     """Record a failed attempt to authenticate as this user."""
@@ -219,6 +238,7 @@ class ReportAuthenticationFailure(UserCommand):
 # --- agents -------------------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterAgent(Command):
     """Register an instance. `agent_id` carries the partition (`ids.new_slotted_id`); the facade makes one."""
@@ -228,6 +248,7 @@ class RegisterAgent(Command):
     agent_id: bytes | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcquireAgent(SessionCommand):
     """Lease a free instance of the session's partition with all these capabilities."""
@@ -236,6 +257,7 @@ class AcquireAgent(SessionCommand):
     capabilities: tuple[str, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseAgent(SessionCommand):
     """End a lease that the session holds. `reset`: verified, failed or not_reported."""
@@ -244,6 +266,7 @@ class ReleaseAgent(SessionCommand):
     reset: str = "not_reported"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetireAgent(Command):
     """Take an instance out; refused while a session holds it, unless `force` (the lease is released first)."""
@@ -256,11 +279,13 @@ class RetireAgent(Command):
 # --- the ledger's own ---------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpireSessions(UserCommand):
     """Record the expiry of every session of the user that is due; sent by the sweeper."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordRefusals(UserCommand):
     """Record refusals that were coalesced and not written yet; sent by the shard."""
@@ -269,6 +294,7 @@ class RecordRefusals(UserCommand):
 # --- the control log ----------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLimits(Command):
     """Set a tenant's (or one of its plans') limits and default quotas, as a whole; None: not set here."""
@@ -285,6 +311,7 @@ class SetLimits(Command):
     """Resource to (limit, period_ms)."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishSchema(Command):
     """Publish the text of a schema, once; sent by the ledger when it opens (`tenant` is "")."""
@@ -297,6 +324,7 @@ class PublishSchema(Command):
 # --- what the shard decides -----------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """The ciphertexts of one event, by the name of the event's field; absent: nothing was given."""
@@ -309,6 +337,7 @@ class Sealed:
     """`sealed_title`, `sealed_content`, ... to ciphertext."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A command that has been validated, given an id, digested and sealed: what `decide` takes.

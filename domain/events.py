@@ -22,9 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
+from session_ledger.domain.frozen import quick
 from session_ledger.domain.ids import account_id, tenant_id
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Event:
     """What all events share."""
@@ -43,6 +45,7 @@ class Event:
         raise NotImplementedError(type(self).__name__)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SessionEvent(Event):
     """A fact in a session's stream."""
@@ -54,6 +57,7 @@ class SessionEvent(Event):
         return self.session_id
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AccountEvent(Event):
     """A fact in a user's account stream."""
@@ -63,6 +67,7 @@ class AccountEvent(Event):
         return account_id(self.tenant, self.user)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AgentEvent(Event):
     """A fact in an agent instance's stream."""
@@ -75,6 +80,7 @@ class AgentEvent(Event):
         return self.agent_id
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class TenantEvent(Event):
     """A fact in a tenant's stream, in the control log."""
@@ -87,6 +93,7 @@ class TenantEvent(Event):
 # --- sessions -----------------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SessionCreated(SessionEvent):
     """A session began; carries its whole initial state."""
@@ -124,6 +131,7 @@ class SessionCreated(SessionEvent):
     sealed_ip_address: bytes | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SessionUpdated(SessionEvent):
     """Title, metadata or context changed; None means unchanged."""
@@ -137,6 +145,7 @@ class SessionUpdated(SessionEvent):
     sealed_context: bytes | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class MessageAdded(SessionEvent):
     """A message was added to a session."""
@@ -161,6 +170,7 @@ class MessageAdded(SessionEvent):
     sealed_audio_url: bytes | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SessionEnded(SessionEvent):
     """Somebody ended the session."""
@@ -174,6 +184,7 @@ class SessionEnded(SessionEvent):
     sealed_note: bytes | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SessionExpired(SessionEvent):
     """The session's time ran out."""
@@ -184,6 +195,7 @@ class SessionExpired(SessionEvent):
     """When it ran out; the fact is recorded later, by a sweep or by the next command."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SessionEvicted(SessionEvent):
     """The session had to make room for a newer one of the same user."""
@@ -197,6 +209,7 @@ class SessionEvicted(SessionEvent):
 # --- quotas and account -------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class QuotaSet(AccountEvent):
     """A user's own quota of a resource was set or removed."""
@@ -208,6 +221,7 @@ class QuotaSet(AccountEvent):
     period_ms: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class QuotaConsumed(AccountEvent):
     """An amount was consumed, or reserved, within the limit."""
@@ -226,6 +240,7 @@ class QuotaConsumed(AccountEvent):
     session_id: bytes | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class QuotaRefused(AccountEvent):
     """Consumption was refused; at most one such fact a second a user and resource."""
@@ -243,6 +258,7 @@ class QuotaRefused(AccountEvent):
     """None: the amount alone is over the limit."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class QuotaReleased(AccountEvent):
     """The unused part of a reservation was given back; the reservation is settled."""
@@ -252,6 +268,7 @@ class QuotaReleased(AccountEvent):
     reservation_id: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class QuotaThresholdReached(AccountEvent):
     """Usage went over the alert threshold of the limit."""
@@ -263,6 +280,7 @@ class QuotaThresholdReached(AccountEvent):
     threshold_percent: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class UserLimitsSet(AccountEvent):
     """Limits of one user, over the plan's and the tenant's; None: not set here."""
@@ -272,6 +290,7 @@ class UserLimitsSet(AccountEvent):
     plan: str | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AuthenticationFailed(AccountEvent):
     """An attempt to authenticate as this user failed."""
@@ -286,6 +305,7 @@ class AuthenticationFailed(AccountEvent):
     sealed_ip_address: bytes | None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ErrorReported(SessionEvent):
     """Something failed while the session was served."""
@@ -303,6 +323,7 @@ class ErrorReported(SessionEvent):
 # --- agents -------------------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AgentRegistered(AgentEvent):
     """An agent instance joined the partition; its stream begins."""
@@ -311,6 +332,7 @@ class AgentRegistered(AgentEvent):
     """Sorted, unique."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AgentAcquired(AgentEvent):
     """A session leased the instance."""
@@ -320,6 +342,7 @@ class AgentAcquired(AgentEvent):
     """The capabilities that were asked for, sorted."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AgentReleased(AgentEvent):
     """The lease ended."""
@@ -331,6 +354,7 @@ class AgentReleased(AgentEvent):
     """verified, failed or not_reported."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AgentRetired(AgentEvent):
     """The instance left the partition."""
@@ -341,6 +365,7 @@ class AgentRetired(AgentEvent):
 # --- the control log ----------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class QuotaDefault:
     """A default quota of a tenant or plan (a value inside LimitsSet, no event of its own)."""
@@ -350,6 +375,7 @@ class QuotaDefault:
     period_ms: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class LimitsSet(TenantEvent):
     """The settings of a tenant, or of one of its plans, as they are from now on (the whole, not a change)."""
@@ -366,6 +392,7 @@ class LimitsSet(TenantEvent):
     quotas: tuple[QuotaDefault, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SchemaPublished(TenantEvent):
     """The full text of a schema that events of this ledger are written with (`tenant` is "")."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from session_ledger.domain.errors import CommandIdReused, CommandTooOld, InvalidInput
-from session_ledger.domain.ids import format_id, id_time_us
+from session_ledger.domain.ids import format_id
 
 WINDOW_US = 600_000_000  # ten minutes: longer than any client keeps retrying
 FUTURE_US = 60_000_000  # how far a caller's clock may be ahead of the writer's
@@ -71,8 +71,9 @@ def remember(commands: Remembered, command_id: bytes, digest: bytes, recorded_at
 
 def _prune(commands: Remembered, now: int) -> None:
     """Drop what is older than the window; more, down to three quarters, where that leaves too little room."""
-    oldest = now - WINDOW_US
-    kept = {command_id: entry for command_id, entry in commands.entries.items() if id_time_us(command_id) >= oldest}
+    oldest_ms = -((WINDOW_US - now) // 1000)  # rounded up: an id's time is in whole milliseconds
+    oldest = max(oldest_ms, 0).to_bytes(6, "big")  # what a UUIDv7 of that time starts with
+    kept = {command_id: entry for command_id, entry in commands.entries.items() if command_id >= oldest}
     if len(commands.entries) >= ENTRIES_MAX and len(kept) > ENTRIES_KEPT:
         going = sorted(kept)[: len(kept) - ENTRIES_KEPT]
         for command_id in going:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
+from session_ledger.domain.frozen import quick
 
+
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """Where the command's last event stands.
@@ -20,6 +23,7 @@ class Result:
     repeated: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStarted(Result):
     """CreateSession: the session, and which ones had to go for it. Ids are UUID text."""
@@ -33,6 +37,7 @@ class SessionStarted(Result):
     evicted: tuple[str, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRecorded(Result):
     """AddMessage."""
@@ -41,6 +46,7 @@ class MessageRecorded(Result):
     message_number: int
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionChanged(Result):
     """UpdateSession, EndSession, ReportError. `version`: of the session's stream."""
@@ -50,6 +56,7 @@ class SessionChanged(Result):
     released_agents: tuple[str, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionImported(Result):
     """ImportSession. `added` is 0 where the history was there already."""
@@ -59,6 +66,7 @@ class SessionImported(Result):
     complete: bool
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaStatus(Result):
     """A quota as it stands: ConsumeQuota, CheckQuota, and each row of ReportQuota."""
@@ -87,6 +95,7 @@ class QuotaStatus(Result):
         return 100.0 if self.limit == 0 else round(float(self.used / self.limit * 100), 2)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaReport(Result):
     """ReportQuota."""
@@ -94,6 +103,7 @@ class QuotaReport(Result):
     quotas: tuple[QuotaStatus, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaGivenBack(Result):
     """ReleaseQuota."""
@@ -102,6 +112,7 @@ class QuotaGivenBack(Result):
     amount: Decimal
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentLeased(Result):
     """AcquireAgent."""
@@ -111,6 +122,7 @@ class AgentLeased(Result):
     session_id: str
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentChanged(Result):
     """RegisterAgent, ReleaseAgent, RetireAgent."""
@@ -119,6 +131,7 @@ class AgentChanged(Result):
     agent_type: str
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsExpired(Result):
     """ExpireSessions."""
@@ -126,6 +139,7 @@ class SessionsExpired(Result):
     session_ids: tuple[str, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded(Result):
     """SetQuota, SetUserLimits, SetLimits, PublishSchema, ReportAuthenticationFailure, RecordRefusals."""
