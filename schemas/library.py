@@ -19,6 +19,8 @@ from fastavro.schema import SchemaParseException, fingerprint, parse_schema, to_
 from session_ledger.domain.errors import InvalidInput
 from session_ledger.domain.events import EVENT_BY_TOPIC, TOPIC_BY_EVENT, Event
 
+V1 = "session_ledger.schemas.v1"
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
@@ -48,32 +50,28 @@ def parse(text: str) -> Schema:
         canonical = to_parsing_canonical_form(parsed)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SchemaParseException) as error:
         raise InvalidInput("schema_json", f"no schema ({type(error).__name__})", "must be an Avro record") from error
-    if not isinstance(parsed, dict) or parsed.get("type") != "record":
+    if not isinstance(parsed, dict) or parsed.get("type") != "record" or "fields" not in json.loads(text):
         raise InvalidInput("schema_json", "an Avro schema that is no record", "must be an Avro record")
     topic = str(parsed["name"])
     digest = bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
     return Schema(topic, EVENT_BY_TOPIC.get(topic), text, canonical, digest)
 
 
+def read_current(event_type: type[Event]) -> str:
+    """The text of the schema that events of this type are written with."""
+    return _read(files(V1) / f"{event_type.__name__}.avsc")
+
+
 class Library:
     """All schemas by event type, by topic and by fingerprint. Learning is safe beside readers in other threads."""
 
     def __init__(self) -> None:
-        folder = files("session_ledger.schemas.v1")
-        self._current = {cls: parse(_read(folder / f"{cls.__name__}.avsc")) for cls in TOPIC_BY_EVENT}
+        self._current = {cls: parse(read_current(cls)) for cls in TOPIC_BY_EVENT}
         for cls, schema in self._current.items():
             if schema.topic != TOPIC_BY_EVENT[cls]:
                 raise InvalidInput(f"{cls.__name__}.avsc", f"the name {schema.topic}", f"must be {TOPIC_BY_EVENT[cls]}")
-        self._by_fingerprint = {schema.fingerprint: schema for schema in self._released(folder)}
+        self._by_fingerprint = {schema.fingerprint: schema for schema in _released()}
         self._by_fingerprint.update({schema.fingerprint: schema for schema in self._current.values()})
-
-    @staticmethod
-    def _released(folder: Traversable) -> Iterator[Schema]:
-        released = folder / "released"
-        if released.is_dir():
-            for file in released.iterdir():
-                if file.name.endswith(".avsc"):
-                    yield parse(_read(file))
 
     def __iter__(self) -> Iterator[Schema]:
         """The current schemas, in the order of EVENT_TYPES."""
@@ -99,6 +97,12 @@ class Library:
         """
         schema = parse(schema_json)
         return self._by_fingerprint.setdefault(schema.fingerprint, schema)
+
+
+def _released() -> Iterator[Schema]:
+    folder = files(V1) / "released"
+    if folder.is_dir():
+        yield from (parse(_read(file)) for file in folder.iterdir() if file.name.endswith(".avsc"))
 
 
 def _read(file: Traversable) -> str:

@@ -125,8 +125,9 @@ def decodes_or_refuses(codec: Codec, value: bytes) -> None:
     """Decode; what decodes must be something that can be written."""
     try:
         event = codec.decode(value, partition=2, position=7)
-    except UndecodableRecord as error:
-        assert (2, 7) == (error.partition, error.position)
+    except UndecodableRecord as refusal:
+        found = refusal.partition, refusal.position
+        assert (2, 7) == found
     else:
         assert event == codec.decode(codec.encode(event))
 
