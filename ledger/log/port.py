@@ -16,7 +16,8 @@ class Record(NamedTuple):
     """One event as it stands in the log.
 
     `originator_id` is 16 bytes; `topic` the registered name of the event type; `value` its Avro bytes;
-    `batch_id` the 16 random bytes of the append that wrote it; `key` the routing key (``tenant/user``).
+    `batch_id` the 16 random bytes of the append that wrote it; `key` the routing key (``tenant/user``); a log that has
+    no use for the key gives it back empty.
     """
 
     position: int
@@ -32,7 +33,7 @@ class PartitionLog(ApplicationRecorder):
     """One partition: the ledger appends by `append` and reads by `read`; the library's port works on top of them.
 
     An instance opened for writing owns the partition; one opened for reading only raises NotOwner on `append`.
-    Thread-safe.
+    Thread-safe. After `close` every call but `wait` raises LedgerClosed, and whoever waits is woken.
     """
 
     partition: int

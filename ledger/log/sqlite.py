@@ -17,7 +17,7 @@ from pathlib import Path
 
 from session_ledger.domain.errors import LogUnavailable, Misconfigured, NotOwner
 from session_ledger.ledger.log.port import Log
-from session_ledger.ledger.log.sqlite_errors import as_log_error
+from session_ledger.ledger.log.sqlite_errors import as_log_error, primary_code
 from session_ledger.ledger.log.sqlite_lock import OwnerLock
 from session_ledger.ledger.log.sqlite_partition import SQLitePartition
 from session_ledger.ledger.log.sqlite_readers import Readers, connect, holder
@@ -94,11 +94,13 @@ class SQLiteLog(Log):
 
 
 def look(path: Path) -> Meta | None:
-    """What the log says about itself, without changing anything; None where there is none."""
+    """What the log says about itself, without a change to any file; None where there is none."""
     try:
         if not path.is_file():
             return None
-        connection = connect(path, write=False)
+        # Without a write-ahead log nobody has the file open, and only `immutable` keeps SQLite from making one.
+        immutable = not path.with_name(path.name + "-wal").exists()
+        connection = connect(path, write=False, immutable=immutable)
         try:
             return read_meta(connection, path)
         finally:
@@ -143,6 +145,11 @@ def claim(directory: Path, name: str, take_over: bool) -> Writer:
     except BaseException as error:
         lock.release()
         if isinstance(error, sqlite3.Error):
+            if primary_code(error) == sqlite3.SQLITE_BUSY:
+                raise LogUnavailable(
+                    f"{holder(path)} stands still in the middle of an append to {path} and can not be taken over from: "
+                    "end that process, then try again"
+                ) from error
             raise as_log_error(error, "opening for writing", path) from error
         if isinstance(error, OSError):
             raise LogUnavailable(f"{path} can not be written: {error.strerror}") from error

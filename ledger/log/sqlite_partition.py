@@ -101,6 +101,8 @@ class SQLitePartition(RecordedPartition):
         records: list[Record] = []
         expected = after + 1
         for first, count, batch_id in batches:
+            if first > expected or (records and first != expected):
+                break  # no append explains the next record
             of_batch = rows[expected - after - 1 : first + count - after - 1]
             for position, originator_id, version, topic, value in of_batch:
                 if position != expected:

@@ -17,10 +17,13 @@ IDLE_CONNECTIONS = 8  # kept open for the next call; each costs a file handle an
 BUSY_TIMEOUT_S = 5.0  # for a lock that another process holds; appends take milliseconds
 
 
-def connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    """A connection in autocommit mode, for one thread at a time; `path` must exist. Raises sqlite3.Error."""
+def connect(path: Path, *, write: bool, immutable: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode, for one thread at a time; `path` must exist. Raises sqlite3.Error.
+
+    `immutable` promises that no process changes the file meanwhile; only then no file is made beside it.
+    """
     return sqlite3.connect(
-        f"file:{quote(str(path))}?mode={'rw' if write else 'ro'}",
+        f"file:{quote(str(path))}?mode={'rw' if write else 'ro'}{'&immutable=1' if immutable else ''}",
         uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,

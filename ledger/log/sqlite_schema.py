@@ -92,11 +92,11 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> Meta | None:
 
 def check_ends(connection: sqlite3.Connection, partition: int, path: Path) -> None:
     """Raise LogCorrupt where the last append is not there whole: rows were lost at the end of the file."""
-    end = connection.execute(f"SELECT max(position) FROM {events_table(partition)}").fetchone()[0] or 0
-    last = connection.execute(
-        f"SELECT first_position + count - 1 FROM {batches_table(partition)} ORDER BY first_position DESC LIMIT 1"
+    events, batches = events_table(partition), batches_table(partition)
+    end, promised = connection.execute(  # one statement: two would see two states of a log that grows
+        f"SELECT coalesce((SELECT max(position) FROM {events}), 0), coalesce((SELECT first_position + count - 1"
+        f" FROM {batches} ORDER BY first_position DESC LIMIT 1), 0)"
     ).fetchone()
-    promised = last[0] if last else 0
     if end != promised:
         raise LogCorrupt(
             f"{path}: partition {partition} ends at position {end}, but its last append ended at {promised}; "
