@@ -254,6 +254,18 @@ class ProjectionConflict(SessionLedgerError):
     retriable = True
 
 
+class ProjectionForeign(SessionLedgerError):
+    """The views were built from another log than the one they are opened with."""
+
+    code = "projection_foreign"
+
+
+class ProjectionOutdated(SessionLedgerError):
+    """The views were built by another version of the projecting code: rebuild them."""
+
+    code = "projection_outdated"
+
+
 class WaitTimeout(SessionLedgerError):
     """A projection did not reach the position in the time given."""
 
