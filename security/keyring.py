@@ -20,11 +20,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from session_ledger.domain.errors import KeyUnavailable, Misconfigured
+from session_ledger.security.files import create_private, open_to_others
 from session_ledger.security.sealing import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Nonces
 
 KEYRING_FORMAT = "session-ledger keyring"
 KEYRING_VERSION = 1
 _WRAPPED_V1 = b"\x01"
+_WRAPPED_BYTES = 1 + NONCE_BYTES + KEY_BYTES + TAG_BYTES
 
 
 class KeyProvider(ABC):
@@ -60,19 +62,8 @@ class Keyring(KeyProvider):
         primary = f"wk-{secrets.token_hex(8)}"
         keys = {primary: base64.b64encode(os.urandom(KEY_BYTES)).decode()}
         content = {"format": KEYRING_FORMAT, "version": KEYRING_VERSION, "primary": primary, "keys": keys}
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    json.dump(content, file, indent=2)
-                    file.write("\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.link(draft, path)
-            finally:
-                os.unlink(draft)
-            _sync_directory(path.parent)
+            create_private(path, json.dumps(content, indent=2).encode() + b"\n")
         except FileExistsError:
             raise Misconfigured(f"the keyring {path} exists already") from None
         except OSError as error:
@@ -86,10 +77,9 @@ class Keyring(KeyProvider):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb") as file:
                 mode = os.fstat(descriptor).st_mode
-                if mode & 0o077:
-                    raise Misconfigured(
-                        f"the keyring {path} is open to other users (mode {mode & 0o777:03o}): chmod 600 {path}"
-                    )
+                wrong = open_to_others(mode)
+                if wrong:
+                    raise Misconfigured(f"the keyring {path} {wrong}: chmod 600 {path}")
                 content = file.read()
         except FileNotFoundError:
             raise Misconfigured(
@@ -119,7 +109,7 @@ class Keyring(KeyProvider):
         cipher = self._ciphers.get(wrapping_key_id)
         if cipher is None:
             raise KeyUnavailable(f"wrapping key {wrapping_key_id} is not in the keyring {self.path}")
-        if not isinstance(wrapped, bytes) or wrapped[:1] != _WRAPPED_V1 or len(wrapped) != 1 + NONCE_BYTES + KEY_BYTES + TAG_BYTES:
+        if not isinstance(wrapped, bytes) or len(wrapped) != _WRAPPED_BYTES or wrapped[:1] != _WRAPPED_V1:
             raise KeyUnavailable(f"a data key wrapped by {wrapping_key_id} is damaged: format or length is wrong")
         try:
             return cipher.decrypt(wrapped[1 : 1 + NONCE_BYTES], wrapped[1 + NONCE_BYTES :], associated)
@@ -160,11 +150,3 @@ def _decode(path: Path, key_id: str, value: object) -> bytes:
     if len(key) != KEY_BYTES:
         raise Misconfigured(f"wrapping key {key_id} of the keyring {path} is not {KEY_BYTES} bytes in base64")
     return key
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,8 +6,10 @@ ledger takes vault and keyring along, and whoever loses one of them loses what w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+import stat
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from session_ledger.domain.errors import KeyNotStored, KeyUnavailable, Misconfigured
+from session_ledger.security.files import create_private, open_to_others
 
 VAULT_VERSION = 1
 APPLICATION_ID = 0x534C564C  # "SLVL": tells this file from other SQLite files
@@ -32,6 +35,7 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VAULT_VERSION};
 COMMIT;
 """
+_WHAT_IS_IT = "SELECT (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master)"
 _INSERT = f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _OF_SCOPE = f"SELECT {_COLUMNS} FROM keys WHERE session_id = ? AND tenant = ? AND user = ?"
 _NEWEST = f"{_OF_SCOPE} ORDER BY generation DESC LIMIT 1"
@@ -113,6 +117,7 @@ class SQLiteVault(Vault):
             raise
 
     def insert_if_absent(self, keys: Sequence[StoredKey]) -> list[StoredKey]:
+        self._check_process()
         with self._write_lock:
             writer = self._usable(self._writer)
             try:
@@ -140,13 +145,16 @@ class SQLiteVault(Vault):
         return self._one(f"SELECT {_COLUMNS} FROM keys LIMIT 1", ()) is None
 
     def close(self) -> None:
+        if self._pid != os.getpid():
+            return  # the connections and locks are the parent's
         with self._write_lock, self._read_lock:
             for connection in (self._reader, self._writer):
-                if connection is not None and self._pid == os.getpid():
+                if connection is not None:
                     connection.close()
             self._reader = self._writer = None
 
     def _one(self, query: str, parameters: tuple[object, ...]) -> StoredKey | None:
+        self._check_process()
         with self._read_lock:
             reader = self._usable(self._reader)
             try:
@@ -155,9 +163,11 @@ class SQLiteVault(Vault):
                 raise KeyUnavailable(f"the vault {self.path} can not be read: {error}") from error
         return None if row is None else StoredKey._make(row)
 
-    def _usable(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
+    def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise KeyUnavailable(f"the vault {self.path} was opened before a fork; open the ledger in this process")
+
+    def _usable(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
         if connection is None:
             what = "opened read-only" if self._readonly and self._reader is not None else "closed"
             raise KeyUnavailable(f"the vault {self.path} was {what}")
@@ -182,25 +192,29 @@ def _winner(writer: sqlite3.Connection, key: StoredKey) -> StoredKey | None:
 
 def _check_file(path: Path, readonly: bool) -> None:
     try:
-        if not readonly:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        mode = path.stat().st_mode
+        if not readonly and not path.exists():
+            with contextlib.suppress(FileExistsError):  # another maker came first: its file is as good
+                create_private(path, b"")
+        status = path.stat()
     except FileNotFoundError:
-        raise Misconfigured(f"there is no vault at {path}") from None
+        raise Misconfigured(f"there is no vault at {path}, nor can one be made there") from None
     except OSError as error:
         raise Misconfigured(f"the vault {path} can not be opened: {error.strerror}") from error
-    if mode & 0o077:
-        raise Misconfigured(f"the vault {path} is open to other users (mode {mode & 0o777:03o}): chmod 600 {path}")
+    if not stat.S_ISREG(status.st_mode):
+        raise Misconfigured(f"{path} is no file, so no vault")
+    wrong = open_to_others(status.st_mode)
+    if wrong:
+        raise Misconfigured(f"the vault {path} {wrong}: chmod 600 {path}")
 
 
 def _prepare(writer: sqlite3.Connection, path: Path) -> None:
-    (version,) = writer.execute("PRAGMA user_version").fetchone()
-    if version > VAULT_VERSION:
-        return  # _check_version says it
-    writer.execute("PRAGMA journal_mode = WAL")
-    if version < VAULT_VERSION:
-        if writer.execute("SELECT count(*) FROM sqlite_master WHERE name != 'keys'").fetchone() != (0,):
-            raise Misconfigured(f"{path} is an SQLite file, but no vault")
+    """Make the tables of a new file; leave every other file as it is."""
+    version, tables = writer.execute(_WHAT_IS_IT).fetchone()
+    if version == 0 and tables:
+        raise Misconfigured(f"{path} is an SQLite file, but no vault")
+    if version <= VAULT_VERSION:
+        writer.execute("PRAGMA journal_mode = WAL")
+    if version == 0:
         writer.executescript(_CREATE)
 
 

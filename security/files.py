@@ -1,0 +1,41 @@
+"""Files that only their owner may read, made whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+PRIVATE_MODE = 0o600
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Make the file with mode 0600 and the content, durable before this returns. Raises FileExistsError, OSError.
+
+    It is written under another name and linked: nobody ever sees it half written, and no descriptor of the file
+    itself is closed here (that would drop the locks that this process's SQLite connections hold on it).
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    finally:
+        os.unlink(draft)
+    _sync_directory(path.parent)
+
+
+def open_to_others(mode: int) -> str | None:
+    """What is wrong with a file's mode, in words; None where only the owner can open it."""
+    return f"is open to other users (mode {mode & 0o777:03o})" if mode & 0o077 else None
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
