@@ -2,8 +2,7 @@
 
 The function walks the bytes once. Lengths only move the place forward, so one comparison at the end tells truncated
 bytes (a slice that ran short leaves the place beyond the end) and trailing ones; that is why a length may never be
-negative. The dataclass is filled through its slots' descriptors, which measured half of the cost of calling it: a
-frozen dataclass's own `__init__` does the same by `object.__setattr__`, name by name.
+negative. What repeats from record to record is looked up: short texts, the time of a batch, a run of nulls.
 """
 
 from __future__ import annotations
@@ -11,17 +10,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from decimal import Context, Decimal
+from itertools import groupby
 from typing import cast
 
 from session_ledger.schemas.shape import Shape
-from session_ledger.schemas.varint import LAST_BITS, MIDDLE_BITS, Damaged, decode_long, unpack_pairs
+from session_ledger.schemas.varint import LAST_BITS, MIDDLE_BITS, Damaged, decode_long, decode_zigzag, unpack_pairs
 
 Decoder = Callable[[bytes, int], object]
 """(record value, where the body starts) -> event. Raises Damaged, IndexError or UnicodeDecodeError for any bytes that
 the schema does not explain, and nothing else."""
 
 CACHED_TEXT = 64  # bytes; longer texts seldom repeat
-CACHE_ENTRIES = 4096
+CACHE_ENTRIES = 4096  # then a cache starts again: bounds memory
+NULLS_AT_ONCE = 3  # neighbours that can all be null are first compared with that many nulls
 
 _CONTEXT = Context(prec=60)
 
@@ -100,11 +101,30 @@ def end_of_bytes(place: int, size: int) -> None:
     raise Damaged("the bytes are truncated" if place > size else f"{size - place} trailing bytes")
 
 
+def negative_length() -> None:
+    """Raise Damaged."""
+    raise Damaged("a length is negative")
+
+
+_ZIGZAG = (
+    "n = value[i]",
+    "i += 1",
+    "if n > 127:",
+    "    m = value[i]",
+    "    if m > 127:",
+    "        n, i = zigzag(value, i - 1)",
+    "    else:",
+    "        n += (m << 7) - 128",
+    "        i += 1",
+)
+"""Reads an integer in zigzag form into `n`; those of two bytes are common: sizes of contents, counts of tokens."""
+
+
 class _Source:
     def __init__(self, classes: Mapping[str, type]) -> None:
         self.classes = classes
         self.lines: list[str] = []
-        self.set_lines: list[str] = []
+        self.arguments: list[str] = []
         texts: dict[bytes, str] = {}
 
         def text(raw: bytes) -> str:
@@ -115,13 +135,25 @@ class _Source:
                 texts[raw] = found
             return found
 
+        times: dict[bytes, int] = {}
+
+        def time(value: bytes, i: int) -> tuple[int, int]:
+            found, end = decode_long(value, i)
+            if end - i == 8:
+                if len(times) >= CACHE_ENTRIES:
+                    times.clear()
+                times[value[i:end]] = found
+            return found, end
+
         self.names: dict[str, object] = {
-            "new": object.__new__,
             "Damaged": Damaged,
             "texts": texts.get,
             "text": text,
             "long": decode_long,
-            "length": decode_length,
+            "zigzag": decode_zigzag,
+            "times": times.get,
+            "time": time,
+            "negative_length": negative_length,
             "decimal": decode_decimal,
             "map_": decode_map,
             "array": decode_array,
@@ -134,7 +166,7 @@ class _Source:
 
     def add(self, name: str, shape: Shape) -> None:
         """Append the statements that read the next value into the slot `name`."""
-        self.set_lines.append(f"set_{name}(event, f_{name})")
+        self.arguments.append(f"f_{name}")
         if not shape.nullable:
             self._value(name, shape)
             return
@@ -144,21 +176,32 @@ class _Source:
         self.lines[start:] = ["    " + line for line in self.lines[start:]]
         self.lines += ["else:", "    raise Damaged('a branch of a union does not exist')"]
 
+    def add_nullables(self, fields: list[tuple[str, Shape]]) -> None:
+        """The same for neighbours that are often all null."""
+        targets = "".join(f"f_{name} = " for name, _ in fields)
+        self.lines += [f"if value[i : i + {len(fields)}] == {bytes(len(fields))!r}:"]
+        self.lines += [f"    {targets}None", f"    i += {len(fields)}", "else:"]
+        start = len(self.lines)
+        for name, shape in fields:
+            self.add(name, shape)
+        self.lines[start:] = ["    " + line for line in self.lines[start:]]
+
     def _value(self, name: str, shape: Shape) -> None:
         add = self.lines.extend
         match shape.kind:
             case "fixed":
                 add([f"f_{name} = value[i : i + {shape.size}]", f"i += {shape.size}"])
             case "string" | "bytes":
-                add(["n = value[i]", "if n & 129:", "    n, i = length(value, i)"])
-                add(["else:", "    n >>= 1", "    i += 1"])
+                add([*_ZIGZAG, "if n & 1: negative_length()", "n >>= 1"])
                 if shape.kind == "bytes":
                     add([f"f_{name} = value[i : i + n]", "i += n"])
                 else:
                     add(["raw = value[i : i + n]", "i += n", f"f_{name} = texts(raw) or text(raw)"])
             case "long":
-                add(["n = value[i]", "if n & 129:", f"    f_{name}, i = long(value, i)"])
-                add(["else:", f"    f_{name} = n >> 1", "    i += 1"])
+                add([*_ZIGZAG, f"f_{name} = ~(n >> 1) if n & 1 else n >> 1"])
+            case "time" if name == "recorded_at":  # one a batch, so it is looked up
+                add(["raw = value[i : i + 8]", f"f_{name} = times(raw)"])
+                add([f"if f_{name} is None:", f"    f_{name}, i = time(value, i)", "else:", "    i += 8"])
             case "time":  # a time of our age takes 8 bytes: four pairs
                 add(["try:", "    a, b, c, d = quad(value, i)", "except short:", "    n = -1", "else:"])
                 add(["    n = middle[a] | middle[b] << 14 | middle[c] << 28 | last[d] << 42"])
@@ -183,7 +226,7 @@ class _Source:
         body = list(self.lines)
         if whole:
             body += ["if i != len(value): end_of_bytes(i, len(value))"]
-        body += ["event = new(event_type)", *self.set_lines, "return event" if whole else "return event, i"]
+        body += [f"event = event_type({', '.join(self.arguments)})", "return event" if whole else "return event, i"]
         source = "def decode(value, i):\n" + "".join(f"    {line}\n" for line in body)
         exec(compile(source, "<avro decoder>", "exec"), self.names)
         decode = self.names["decode"]
@@ -203,9 +246,13 @@ def _compile(shape: Shape, classes: Mapping[str, type], *, whole: bool) -> Calla
     source = _Source(classes)
     cls = classes[shape.name]
     source.names["event_type"] = cls
-    for name, field in shape.fields:
-        source.names[f"set_{name}"] = getattr(cls, name).__set__
-        source.add(name, field)
+    for nullable, group in groupby(shape.fields, key=lambda field: field[1].nullable):
+        fields = list(group)
+        if nullable and len(fields) >= NULLS_AT_ONCE:
+            source.add_nullables(fields)
+        else:
+            for name, field in fields:
+                source.add(name, field)
     return source.function(whole=whole)
 
 

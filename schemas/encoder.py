@@ -83,6 +83,7 @@ class _Source:
             "times": times.get,
             "text": text,
             "time": time,
+            "encode_time": encode_time,
             "small": _SMALL,
             "opt_small": tuple(b"\x02" + encoded for encoded in _SMALL),
             "long": encode_long,
@@ -114,8 +115,10 @@ class _Source:
                 add(f"f_{name} = {tag}v")
             case "string":
                 add(f"f_{name} = {tag}(texts(v) or text(v))")
-            case "time":
+            case "time" if name == "recorded_at":  # one a batch, so it is looked up
                 add(f"f_{name} = {tag}(times(v) or time(v))")
+            case "time":
+                add(f"f_{name} = {tag}encode_time(v)")
             case "long":
                 table = "opt_small" if tag else "small"
                 prefix = tag + " + " if tag else ""

@@ -28,6 +28,12 @@ def encode_long(value: int) -> bytes:
 
 def decode_long(value: bytes, i: int) -> tuple[int, int]:
     """The integer at `i`, and the place after it. Raises Damaged, IndexError at the end of the bytes."""
+    n, i = decode_zigzag(value, i)
+    return (n >> 1) ^ -(n & 1), i
+
+
+def decode_zigzag(value: bytes, i: int) -> tuple[int, int]:
+    """The same, still in zigzag form: even for 0, 1, 2, ..., odd for negative integers."""
     n = shift = 0
     while True:
         byte = value[i]
@@ -40,7 +46,7 @@ def decode_long(value: bytes, i: int) -> tuple[int, int]:
             raise Damaged("an integer is longer than 10 bytes")
     if n > 0xFFFF_FFFF_FFFF_FFFF:
         raise Damaged("an integer is outside 64 bits")
-    return (n >> 1) ^ -(n & 1), i
+    return n, i
 
 
 def _pair(bits: int, *, ends: bool) -> int:
