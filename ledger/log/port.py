@@ -38,6 +38,8 @@ class PartitionLog(ApplicationRecorder):
 
     partition: int
     """0, 1, 2, ...; the control log is partition -1."""
+    proof_age_s: float = 0.0
+    """How old a proof of ownership may be when `prove_ownership` returns: 0.0, but for Kafka 1.0 seconds."""
 
     @abstractmethod
     def append(self, records: Sequence[Record]) -> None:
@@ -60,7 +62,10 @@ class PartitionLog(ApplicationRecorder):
 
     @abstractmethod
     def prove_ownership(self) -> None:
-        """Return only if this instance owned the partition at some instant after the call began; else NotOwner."""
+        """Return only if this instance owned the partition at some instant after the call began less `proof_age_s`.
+
+        Else NotOwner; LogUnavailable where it can not be told.
+        """
 
     @abstractmethod
     def read(self, after: int, limit: int) -> list[Record]:

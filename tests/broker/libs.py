@@ -1,4 +1,4 @@
-"""The broker's jars: fetched once from Maven Central into `libs/`, whoever comes first, and Java and Maven themselves."""
+"""The jars of the broker, fetched once from Maven Central into `libs/`, and Java and Maven themselves."""
 
 from __future__ import annotations
 

@@ -1,0 +1,384 @@
+"""Everything that knows kafka-python: a transactional producer, a reader of committed records, one admin connection.
+
+No other module imports it, so another client can take its place. What it raises is `ClientError` and its kinds, not
+the client's own errors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import IsolationLevel, KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetSpec, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.codec import has_lz4
+from kafka.protocol.admin import DescribeGroupsRequest
+from kafka.protocol.consumer import HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
+from kafka.protocol.metadata import FindCoordinatorRequest
+
+from session_ledger.ledger.log.kafka_types import (
+    MESSAGE_BYTES_MAX,
+    RECORD_OVERHEAD_BYTES,
+    Beat,
+    BrokerAway,
+    ClientOptions,
+    Fetched,
+    Joined,
+    Member,
+    Message,
+    OffsetGone,
+    ProducerFailed,
+    Sent,
+    TopicFacts,
+)
+
+RETRY_BACKOFF_MS = 3  # the broker answers "concurrent transactions" right after a commit; the default 100 costs that
+RECONNECT_BACKOFF_MAX_MS = 500  # the default of 30 s would outlast a broker's restart
+REQUEST_TIMEOUT_MS = 5_000  # one answer of a broker that lives
+DELIVERY_TIMEOUT_MS = 10_000  # a send, with its repeats over a restart or a new leader
+COMMIT_TIMEOUT_MS = 10_000  # an end of transaction, likewise
+TRANSACTION_TIMEOUT_MS = 30_000  # longer than a delivery and a commit; a dead writer blocks readers no longer than this
+INIT_TIMEOUT_MS = 5_000  # init_transactions waits for the markers of the predecessor
+BOOTSTRAP_TIMEOUT_MS = 5_000  # the first answer of any broker
+FETCH_WAIT_MS = 50  # a fetch at the end of the log holds its connection this long, so a seek waits for it
+LINGER_MS = 5_000  # `flush` sends; a batch that left before would cost a request of its own
+POLL_RECORDS = 2_000
+JOIN_TIMEOUT_MS = 15_000  # a first join waits group.initial.rebalance.delay.ms, a later one for the other members
+BEAT_TIMEOUT_MS = 2_000  # shorter than a third of a session
+COORDINATOR_TIMEOUT_S = 10.0  # a group's first coordinator in a new cluster, or the next one after a broker's end
+
+
+def _common(options: ClientOptions) -> dict[str, Any]:
+    """What every client of kafka-python is given."""
+    return {
+        "bootstrap_servers": options.bootstrap.split(","),
+        "client_id": options.client_id,
+        "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MAX_MS,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+        **options.security,
+    }
+
+
+def _codec(options: ClientOptions) -> str | None:
+    """The producer's compression as kafka-python names it."""
+    if options.compression is None:
+        return "lz4" if has_lz4() else None
+    return None if options.compression == "none" else options.compression
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn the client's errors into ours; `what` was being done."""
+    try:
+        yield
+    except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
+        raise OffsetGone(f"{what}: {error}") from error
+    except kafka_errors.KafkaError as error:
+        raise BrokerAway(f"{what}: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+class Producer:
+    """One transactional producer of one partition. Not thread-safe; after ProducerFailed only `discard` is allowed."""
+
+    def __init__(self, options: ClientOptions, transactional_id: str, topic: str, partition: int) -> None:
+        """Fences every other producer of that id and waits until its transaction has ended. Raises BrokerAway."""
+        self._topic, self._partition = topic, partition
+        with translated(f"a producer for {transactional_id}"):
+            self._producer = KafkaProducer(
+                **_common(options),
+                transactional_id=transactional_id,
+                transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+                max_block_ms=INIT_TIMEOUT_MS,
+                retry_backoff_ms=RETRY_BACKOFF_MS,
+                acks="all",
+                compression_type=_codec(options),
+                linger_ms=LINGER_MS,
+                batch_size=MESSAGE_BYTES_MAX - RECORD_OVERHEAD_BYTES,
+                max_request_size=MESSAGE_BYTES_MAX,
+                allow_auto_create_topics=False,
+                metrics_enabled=False,
+            )
+            self._transactions: Any = self._producer._transaction_manager
+            # The client would answer a fencing by taking a new epoch by itself, and so fence the new owner.
+            self._transactions._supports_epoch_bump = lambda: False
+            try:
+                self._producer.init_transactions()
+                self._producer.partitions_for(topic)
+            except BaseException:
+                self.discard()
+                raise
+
+    def send(self, messages: Sequence[Message]) -> Sent:
+        """Begin a transaction and write the records; returns when the broker has all of them. Raises ProducerFailed."""
+        with self._failing("write"):
+            producer, topic, partition = self._producer, self._topic, self._partition
+            producer.begin_transaction()
+            futures = [producer.send(topic, value, key, headers, partition) for key, value, headers in messages]
+            producer.flush((DELIVERY_TIMEOUT_MS + REQUEST_TIMEOUT_MS) / 1000)
+            # A commit returns normally when its sends failed: only their futures tell.
+            for future in futures:
+                if not future.is_done or future.failed():
+                    raise future.exception or kafka_errors.KafkaTimeoutError("the write was not confirmed in time")
+            first, last = futures[0].value, futures[-1].value
+        return Sent(first.offset, last.offset, last.timestamp * 1000 if last.timestamp is not None else None)
+
+    def commit(self) -> None:
+        """End the transaction. ProducerFailed leaves it unknown whether it was committed."""
+        with self._failing("commit"):
+            self._end(self._transactions.begin_commit())
+
+    def abort(self) -> None:
+        """End the transaction without its records. Raises ProducerFailed."""
+        with self._failing("abort"):
+            self._end(self._transactions.begin_abort())
+
+    def _end(self, result: Any) -> None:
+        """`KafkaProducer.commit_transaction` waits for ever while the broker is away; this does not."""
+        self._producer._sender.wakeup()
+        if not result.wait(COMMIT_TIMEOUT_MS):
+            raise kafka_errors.KafkaTimeoutError(f"the transaction did not end within {COMMIT_TIMEOUT_MS} ms")
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (kafka_errors.KafkaError, ValueError, TypeError) as error:
+            cause = self._transactions.last_error or error
+            failure = ProducerFailed(f"{what}: {_said(cause)}")
+            fencing = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
+            failure.fenced = isinstance(cause, fencing) or isinstance(error, fencing)
+            raise failure from error
+
+    def discard(self) -> None:
+        """Throw the producer away without waiting for anything. Its open transaction is left to be fenced."""
+        self._producer._sender.force_close()
+        self._producer._unregister_cleanup()
+        self._producer._closed = True
+
+    def close(self) -> None:
+        """Close with no transaction open."""
+        try:
+            self._producer.close(timeout=1)
+        except kafka_errors.KafkaError:
+            self.discard()
+
+
+class Reader:
+    """Committed records of one partition from an offset on. Not thread-safe. Every method raises BrokerAway."""
+
+    def __init__(self, options: ClientOptions, topic: str, partition: int) -> None:
+        self._at = TopicPartition(topic, partition)
+        with translated(f"a reader of {topic}-{partition}"):
+            self._consumer = KafkaConsumer(
+                **_common(options),
+                isolation_level="read_committed",
+                auto_offset_reset="none",  # the default would skip removed records silently
+                enable_auto_commit=False,
+                fetch_max_wait_ms=FETCH_WAIT_MS,
+                retry_backoff_ms=20,
+                max_partition_fetch_bytes=MESSAGE_BYTES_MAX,
+                max_poll_records=POLL_RECORDS,
+                allow_auto_create_topics=False,
+                metrics_enabled=False,
+            )
+        self._consumer.assign([self._at])
+
+    def seek(self, offset: int) -> None:
+        """The next `poll` gives what stands at that offset or after it."""
+        self._consumer.seek(self._at, offset)
+
+    def poll(self, timeout_s: float, records: int = POLL_RECORDS) -> Sequence[Fetched]:
+        """What comes within that time, at once when something is there. Raises OffsetGone."""
+        with translated(f"reading {self._at.topic}-{self._at.partition}"):
+            polled: Sequence[Fetched] = self._consumer.poll(int(timeout_s * 1000), records).get(self._at, ())
+        return polled
+
+    def offset(self) -> int:
+        """Where the next `poll` goes on: behind every record, marker and aborted record that was passed."""
+        with translated("the position of the reader"):
+            offset: int = self._consumer.position(self._at, timeout_ms=REQUEST_TIMEOUT_MS)
+        return offset
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._consumer.close(autocommit=False, timeout_ms=1000)
+
+
+class Cluster:
+    """One admin connection: topics, and requests to a group's coordinator. Thread-safe."""
+
+    def __init__(self, options: ClientOptions) -> None:
+        with translated(f"connecting to {options.bootstrap}"):
+            self._admin: Any = KafkaAdminClient(**_common(options))
+
+    def brokers(self) -> int:
+        """How many brokers there are."""
+        with translated("asking for the brokers"):
+            return len(self._admin.describe_cluster()["brokers"])
+
+    def topic(self, name: str) -> TopicFacts | None:
+        """The topic, None if there is none of that name."""
+        with translated(f"asking for topic {name}"):
+            (facts,) = self._admin.describe_topics([name])
+            if facts["error_code"] == kafka_errors.UnknownTopicOrPartitionError.errno:
+                return None
+            if facts["error_code"]:
+                raise kafka_errors.for_code(facts["error_code"])(f"topic {name}")
+            resource = ConfigResource(ConfigResourceType.TOPIC, name)
+            described = self._admin.describe_configs([resource], config_filter="all")["topic"][name]
+        partitions = facts["partitions"]
+        configs = {key: str(entry["value"]) for key, entry in described.items()}
+        return TopicFacts(str(facts["topic_id"]), len(partitions), len(partitions[0]["replica_nodes"]), configs)
+
+    def create_topic(self, name: str, partitions: int, replication_factor: int, configs: Mapping[str, str]) -> None:
+        """Create it and wait until every partition has a leader; no matter if it was created meanwhile."""
+        wanted = {"num_partitions": partitions, "replication_factor": replication_factor, "configs": dict(configs)}
+        with translated(f"creating topic {name}"):
+            try:
+                self._admin.create_topics({name: wanted}, wait_for_metadata=True)
+            except kafka_errors.TopicAlreadyExistsError:
+                self._admin.wait_for_topics([name])
+
+    def stable_end(self, topic: str, partition: int) -> int:
+        """The last stable offset: every record before it is committed or aborted."""
+        return self._offset(topic, partition, OffsetSpec.LATEST)
+
+    def beginning(self, topic: str, partition: int) -> int:
+        """The first offset that the partition still holds."""
+        return self._offset(topic, partition, OffsetSpec.EARLIEST)
+
+    def _offset(self, topic: str, partition: int, which: OffsetSpec) -> int:
+        at = TopicPartition(topic, partition)
+        deadline_s = time.monotonic() + COORDINATOR_TIMEOUT_S
+        with translated(f"asking for an offset of {topic}-{partition}"):
+            while True:
+                try:
+                    found = self._admin.list_partition_offsets(
+                        {at: which}, isolation_level=IsolationLevel.READ_COMMITTED, timeout_ms=REQUEST_TIMEOUT_MS
+                    )
+                except kafka_errors.RetriableError:  # its leader has moved, or comes back
+                    if time.monotonic() > deadline_s:
+                        raise
+                    time.sleep(0.1)
+                else:
+                    offset: int = found[at].offset
+                    return offset
+
+    def ask(self, request: Any, node: int | None = None, timeout_ms: int = REQUEST_TIMEOUT_MS) -> Any:
+        """Send a protocol request to that broker (None: any) and return its answer."""
+        manager = self._admin._manager
+
+        async def answer() -> Any:
+            future = manager.send(request, node_id=node, request_timeout_ms=timeout_ms)
+            return await manager.wait_for(future, timeout_ms)
+
+        with translated(f"asking {type(request).__name__}"):
+            return manager.run(answer)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._admin.close()
+
+
+class Group:
+    """A group of Kafka's group protocol, without topics: who is in it is known to all. Raises BrokerAway."""
+
+    PROTOCOL = "session-ledger"
+
+    def __init__(self, cluster: Cluster, name: str, session_timeout_ms: int) -> None:
+        self._cluster, self._name, self._session_timeout_ms = cluster, name, session_timeout_ms
+        self._coordinator: int | None = None
+
+    def members(self) -> list[Member]:
+        """Who is in the group."""
+        (group,) = self._ask(DescribeGroupsRequest(groups=[self._name]), lambda answer: answer.groups[0]).groups
+        return [Member(m.member_id, m.client_id, m.client_host) for m in group.members]
+
+    def join(self, member_id: str, metadata: bytes) -> Joined | None:
+        """Join, or join again (empty `member_id`: a new member); None if that member id is not known any more."""
+        request = JoinGroupRequest(
+            group_id=self._name,
+            session_timeout_ms=self._session_timeout_ms,
+            rebalance_timeout_ms=self._session_timeout_ms,
+            member_id=member_id,
+            protocol_type=self.PROTOCOL,
+            protocols=[(self.PROTOCOL, metadata)],
+            max_version=7,
+        )
+        answer = self._ask(request, timeout_ms=JOIN_TIMEOUT_MS)
+        if answer.error_code == kafka_errors.MemberIdRequiredError.errno:
+            return self.join(answer.member_id, metadata)
+        if answer.error_code:
+            return None
+        members = {m.member_id: bytes(m.metadata) for m in answer.members}
+        return Joined(answer.member_id, answer.generation_id, answer.leader == answer.member_id, members)
+
+    def sync(self, joined: Joined, assignments: Mapping[str, bytes]) -> bytes | None:
+        """This member's assignment (the leader gives all of them); None if the group has moved on."""
+        request = SyncGroupRequest(
+            group_id=self._name,
+            generation_id=joined.generation,
+            member_id=joined.member_id,
+            protocol_type=self.PROTOCOL,
+            protocol_name=self.PROTOCOL,
+            assignments=list(assignments.items()),
+            max_version=5,
+        )
+        answer = self._ask(request, timeout_ms=JOIN_TIMEOUT_MS)
+        return None if answer.error_code else bytes(answer.assignment)
+
+    def heartbeat(self, joined: Joined) -> Beat:
+        """Say that this member lives."""
+        request = HeartbeatRequest(
+            group_id=self._name, generation_id=joined.generation, member_id=joined.member_id, max_version=4
+        )
+        error = self._ask(request, timeout_ms=BEAT_TIMEOUT_MS, patience_s=0).error_code
+        if error == kafka_errors.RebalanceInProgressError.errno:
+            return Beat.REBALANCING
+        return Beat.GONE if error else Beat.ALIVE
+
+    def leave(self, member_ids: Sequence[str]) -> None:
+        """Take these members out, whoever they are."""
+        members = [LeaveGroupRequest.MemberIdentity(member_id=m) for m in member_ids]
+        request = LeaveGroupRequest(group_id=self._name, members=members, min_version=3, max_version=4)
+        self._ask(request, timeout_ms=BEAT_TIMEOUT_MS, patience_s=1)
+
+    def _ask(
+        self,
+        request: Any,
+        part: Callable[[Any], Any] = lambda answer: answer,
+        timeout_ms: int = REQUEST_TIMEOUT_MS,
+        patience_s: float = COORDINATOR_TIMEOUT_S,
+    ) -> Any:
+        """Ask the group's coordinator, found again where it has moved. `part`: what carries the error code."""
+        deadline_s = time.monotonic() + patience_s
+        while True:
+            try:
+                if self._coordinator is None:
+                    find = FindCoordinatorRequest(key=self._name, key_type=0, max_version=3)
+                    found = self._cluster.ask(find)
+                    self._retried(found.error_code)
+                    self._coordinator = found.node_id
+                answer = self._cluster.ask(request, self._coordinator, timeout_ms)
+                self._retried(part(answer).error_code)
+                return answer
+            except BrokerAway:
+                self._coordinator = None
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
+
+    def _retried(self, error_code: int) -> None:
+        """Raise BrokerAway for what another try, or another coordinator, may answer."""
+        error = kafka_errors.for_code(error_code)
+        if issubclass(error, kafka_errors.RetriableError) and error is not kafka_errors.RebalanceInProgressError:
+            raise BrokerAway(f"the coordinator of group {self._name} answers {error.__name__}")

@@ -1,0 +1,133 @@
+"""Who owns a ledger on Kafka: membership in the group ``<name>.owner``, Kafka's own lease.
+
+It tells who lives; it keeps nothing safe. Safety is the producers' fencing and the barrier. The holder of the lease is
+the member to which the group's leader assigned it; a member that already holds keeps it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from session_ledger.domain.errors import LogUnavailable, NotOwner
+from session_ledger.ledger.log.kafka_client import Cluster, Group
+from session_ledger.ledger.log.kafka_types import Beat, BrokerAway, Joined
+
+SESSION_TIMEOUT_MS = 6_000  # the least that brokers allow by default; a dead holder is gone after it
+HEARTBEAT_S = 1.5  # four in a session
+TAKE_OVER_TRIES = 3  # the old holder may look for its place once between its removal and our join
+OWNER = b"owner"
+HOLDS, WANTS = b"holds", b"wants"
+
+
+class OwnerLease:
+    """The membership of this process. `acquire` makes one; a thread keeps it alive until `release`."""
+
+    def __init__(self, cluster: Cluster, ledger: str) -> None:
+        self._group = Group(cluster, f"{ledger}.owner", SESSION_TIMEOUT_MS)
+        self._ledger = ledger
+        self._lock = threading.Lock()  # one request at a time: a join must not cross a heartbeat
+        self._joined: Joined | None = None
+        self._lost: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"session-ledger-lease-{ledger}", daemon=True)
+
+    @classmethod
+    def acquire(cls, cluster: Cluster, ledger: str, take_over: bool) -> OwnerLease:
+        """Become the holder. Raises NotOwner naming the holder (unless `take_over` puts it out), LogUnavailable."""
+        lease = cls(cluster, ledger)
+        try:
+            lease._acquire(take_over)
+        except BrokerAway as error:
+            raise LogUnavailable(f"the owner of {ledger} can not be determined: {error}") from error
+        lease._thread.start()
+        return lease
+
+    def _acquire(self, take_over: bool) -> None:
+        for _ in range(TAKE_OVER_TRIES if take_over else 1):
+            members = self._group.members()
+            if members and not take_over:
+                raise self._not_owner()
+            if members:
+                self._group.leave([member.member_id for member in members])
+            if self._join(""):
+                return
+        raise self._not_owner()
+
+    def _join(self, member_id: str) -> bool:
+        """Join, or join again; True if this member holds the lease afterwards, else it has left."""
+        metadata = HOLDS if member_id else WANTS
+        while True:
+            joined = self._group.join(member_id, metadata)
+            if joined is None:
+                return False
+            assignments: dict[str, bytes] = {}
+            if joined.leads:
+                holders = [member for member, said in joined.members.items() if said == HOLDS]
+                assignments = {holders[0] if holders else joined.member_id: OWNER}
+            assigned = self._group.sync(joined, assignments)
+            if assigned is not None:
+                break
+            member_id = joined.member_id  # the group moved on meanwhile: join its next generation
+        self._joined = joined
+        if assigned != OWNER:
+            self._joined = None
+            self._group.leave([joined.member_id])
+        return assigned == OWNER
+
+    def check(self) -> None:
+        """Raise NotOwner if this process is known to have lost the lease. Asks nobody."""
+        if self._lost is not None:
+            raise NotOwner(self._lost)
+
+    def confirm(self) -> None:
+        """Ask the coordinator. Raises NotOwner if the lease is lost, LogUnavailable if nobody answers."""
+        self.check()
+        try:
+            with self._lock:
+                self._beat()
+        except BrokerAway as error:
+            raise LogUnavailable(f"the owner of {self._ledger} can not be confirmed: {error}") from error
+        self.check()
+
+    def _beat(self) -> None:
+        """One heartbeat and what follows from its answer."""
+        if self._joined is None:
+            return
+        beat = self._group.heartbeat(self._joined)
+        if beat is Beat.REBALANCING and not self._join(self._joined.member_id):
+            beat = Beat.GONE
+        if beat is Beat.GONE:
+            # Out of the group after a pause longer than the session: back in, if nobody else came.
+            self._joined = None
+            if self._group.members() or not self._join(""):
+                self._lost = str(self._not_owner())
+
+    def _keep(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S) and self._lost is None:
+            try:
+                with self._lock:
+                    if not self._stop.is_set():
+                        self._beat()
+            except BrokerAway:
+                time.sleep(0.2)  # the coordinator's own clock decides how long that may go on
+
+    def _not_owner(self) -> NotOwner:
+        others = [m for m in self._group.members() if self._joined is None or m.member_id != self._joined.member_id]
+        who = ", ".join(f"{member.client_id} at {member.host.lstrip('/')}" for member in others) or "another process"
+        return NotOwner(
+            f"the ledger {self._ledger} is owned by {who}: send the command there, wait until it ends, or take over"
+        )
+
+    def release(self) -> None:
+        """Leave the group. Idempotent."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(HEARTBEAT_S)
+        with self._lock:
+            joined, self._joined = self._joined, None
+            if joined is not None:
+                try:
+                    self._group.leave([joined.member_id])
+                except BrokerAway:
+                    self._lost = f"the ledger {self._ledger} was closed"  # the membership ends with its session

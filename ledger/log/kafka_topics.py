@@ -1,0 +1,106 @@
+"""The two topics of a ledger: made on the first open for writing, checked on every one, and what they promise."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from session_ledger.domain.errors import LogUnavailable, Misconfigured
+from session_ledger.ledger.log.kafka_client import Cluster
+from session_ledger.ledger.log.kafka_types import MESSAGE_BYTES_MAX, TopicFacts
+
+PARTITIONS_MAX = 4096  # slots
+SAFE_REPLICATION = 3
+SAFE_ISR = 2
+KEEPS_EVERYTHING = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+
+
+class Topics(NamedTuple):
+    """What stands in the cluster for a ledger."""
+
+    events: TopicFacts
+    control: TopicFacts
+
+
+def events_topic(ledger: str) -> str:
+    """The topic of the ledger's events."""
+    return f"{ledger}.events"
+
+
+def control_topic(ledger: str) -> str:
+    """The topic of the ledger's control log."""
+    return f"{ledger}.control"
+
+
+def ensure_topics(
+    cluster: Cluster, ledger: str, partitions: int, replication_factor: int | None, create: bool
+) -> Topics:
+    """The ledger's topics, made if `create` and they are missing. Raises Misconfigured, LogUnavailable."""
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,200}", ledger) is None:
+        raise Misconfigured(f"{ledger!r} can not name a ledger on Kafka: use letters, digits, '.', '_' and '-'")
+    if not 1 <= partitions <= PARTITIONS_MAX or partitions & (partitions - 1):
+        raise Misconfigured(f"partitions={partitions}: must be a power of two from 1 to {PARTITIONS_MAX}")
+    events = _ensure(cluster, events_topic(ledger), partitions, replication_factor, create)
+    control = _ensure(cluster, control_topic(ledger), 1, replication_factor, create)
+    return Topics(events, control)
+
+
+def _ensure(cluster: Cluster, name: str, partitions: int, replication_factor: int | None, create: bool) -> TopicFacts:
+    facts = cluster.topic(name)
+    if facts is None:
+        if not create:
+            raise LogUnavailable(f"there is no topic {name}: see the ledger's name, or open it for writing first")
+        factor = replication_factor or (SAFE_REPLICATION if cluster.brokers() >= SAFE_REPLICATION else 1)
+        cluster.create_topic(name, partitions, factor, _configs(factor))
+        facts = cluster.topic(name)
+        if facts is None:
+            raise LogUnavailable(f"topic {name} was created and is not there: try again")
+    _check(name, facts, partitions)
+    return facts
+
+
+def _configs(replication_factor: int) -> dict[str, str]:
+    return {
+        **KEEPS_EVERYTHING,
+        "min.insync.replicas": str(SAFE_ISR if replication_factor >= SAFE_REPLICATION else 1),
+        "unclean.leader.election.enable": "false",
+        "max.message.bytes": str(MESSAGE_BYTES_MAX),
+        "compression.type": "producer",
+        "message.timestamp.type": "LogAppendTime",  # the broker's clock; the writer's stands in the value
+    }
+
+
+def _check(name: str, facts: TopicFacts, partitions: int) -> None:
+    if facts.partitions != partitions:
+        raise Misconfigured(
+            f"topic {name} has {facts.partitions} partitions and the ledger is opened with {partitions}: "
+            f"open it with {facts.partitions}; the number never changes"
+        )
+    for key, wanted in KEEPS_EVERYTHING.items():
+        if facts.configs.get(key) != wanted:
+            raise Misconfigured(
+                f"topic {name} has {key}={facts.configs.get(key)}, which removes records: set it to {wanted}"
+            )
+    if int(facts.configs.get("max.message.bytes", "0")) < MESSAGE_BYTES_MAX:
+        has = facts.configs.get("max.message.bytes")
+        raise Misconfigured(f"topic {name} has max.message.bytes={has}: set it to {MESSAGE_BYTES_MAX}")
+
+
+def has_broker_clock(facts: TopicFacts) -> bool:
+    """Whether the topic's timestamps are the broker's."""
+    return facts.configs.get("message.timestamp.type") == "LogAppendTime"
+
+
+def durability(topics: Topics) -> str:
+    """One sentence: what survives what."""
+    factor = min(facts.replication_factor for facts in topics)
+    isr = min(int(facts.configs.get("min.insync.replicas", "1")) for facts in topics)
+    unclean = any(facts.configs.get("unclean.leader.election.enable") == "true" for facts in topics)
+    settings = f"replication factor {factor}, min.insync.replicas {isr}"
+    if unclean:
+        return f"not promised: unclean.leader.election.enable is true, so acknowledged events may be lost ({settings})"
+    if isr >= SAFE_ISR and factor > isr:
+        return f"acknowledged events are on {isr} brokers or more and survive the loss of {isr - 1} ({settings})"
+    if isr >= SAFE_ISR:
+        return f"acknowledged events are on {isr} brokers; nothing is written while one of them is away ({settings})"
+    return f"acknowledged events may be on one broker only: what its machine loses is lost ({settings})"
