@@ -35,7 +35,7 @@ check: .venv/.dev ## lint, format, types, floors, schema compatibility, the Comp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/compose-check docker-compose.yml
 
 bench: .venv/.dev ## the figures of the README, each beside its floor from the same run
-	$(BIN)/python -m bench.run $(ARGS)
+	$(BIN)/python -m bench $(ARGS)
 
 kafka: .venv/.dev ## a local Kafka broker for development, until Ctrl-C
 	@$(BIN)/python tests/broker/broker.py run $(ARGS)
