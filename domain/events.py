@@ -23,72 +23,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from session_ledger.domain.frozen import quick
-from session_ledger.domain.ids import account_id, tenant_id
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What all events share."""
-
-    event_id: bytes
-    tenant: str
-    user: str
-    version: int
-    recorded_at: int
-    command_id: bytes | None
-    command_digest: bytes | None
-
-    @property
-    def originator_id(self) -> bytes:
-        """The stream the event belongs to, 16 bytes."""
-        raise NotImplementedError(type(self).__name__)
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class SessionEvent(Event):
-    """A fact in a session's stream."""
-
-    session_id: bytes
-
-    @property
-    def originator_id(self) -> bytes:
-        return self.session_id
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class AccountEvent(Event):
-    """A fact in a user's account stream."""
-
-    @property
-    def originator_id(self) -> bytes:
-        return account_id(self.tenant, self.user)
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class AgentEvent(Event):
-    """A fact in an agent instance's stream."""
-
-    agent_id: bytes
-    agent_type: str
-
-    @property
-    def originator_id(self) -> bytes:
-        return self.agent_id
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class TenantEvent(Event):
-    """A fact in a tenant's stream, in the control log."""
-
-    @property
-    def originator_id(self) -> bytes:
-        return tenant_id(self.tenant)
-
+from session_ledger.domain.streams import AccountEvent as AccountEvent
+from session_ledger.domain.streams import AgentEvent as AgentEvent
+from session_ledger.domain.streams import Event as Event
+from session_ledger.domain.streams import SessionEvent as SessionEvent
+from session_ledger.domain.streams import TenantEvent as TenantEvent
 
 # --- sessions -----------------------------------------------------------------------------------------------------
 
