@@ -8,8 +8,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from session_ledger.domain.commands import Command, ExpireSessions, RegisterAgent, RetireAgent, SessionCommand, UserCommand
-from session_ledger.domain.control import CONTROL_COMMANDS
+from session_ledger.domain.commands import (
+    Command,
+    ExpireSessions,
+    PublishSchema,
+    RegisterAgent,
+    RetireAgent,
+    SessionCommand,
+    SetLimits,
+    UserCommand,
+)
 from session_ledger.domain.errors import InvalidInput, LedgerClosed
 from session_ledger.domain.ids import slot_of_id, slot_of_user
 from session_ledger.domain.results import Result, SessionsExpired
@@ -95,7 +103,7 @@ class Shards:
             if command.agent_id is None:
                 raise InvalidInput("agent_id", "None", "must be an id that carries its partition")
             slot = slot_of_id(command.agent_id)
-        elif isinstance(command, CONTROL_COMMANDS):
+        elif isinstance(command, (SetLimits, PublishSchema)):
             return self._control
         else:
             raise InvalidInput("command", f"a {type(command).__name__}", "must be a command of session_ledger.domain")

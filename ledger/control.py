@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from session_ledger.domain.commands import Prepared
 from session_ledger.domain.control import ControlState, TenantSettings, decide_control, evolve_control
-from session_ledger.domain.decide import Decision
+from session_ledger.domain.decision import Decision
 from session_ledger.domain.events import Event
 from session_ledger.ledger.folds import REPLAY_RECORDS
 from session_ledger.ledger.log.port import PartitionLog

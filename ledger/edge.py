@@ -117,7 +117,7 @@ class Edge:
     def _create_session(self, command: c.CreateSession, command_id: bytes, body: bytes) -> Made:
         account = self._account_key(command)
         session_id = new_slotted_id(self._clock(), slot_of_user(command.tenant, command.user))
-        key = self._envelope.session_key(command.tenant, command.user, session_id, create=True)
+        key = self._envelope.session_key(command.tenant, command.user, session_id, create=True, fresh=True)
         assert key is not None
         sealed, size = self._sealed(key, SessionCreated, command, ip_address=command.ip_address)
         prepared = c.Prepared(command, command_id, account.digest(body), (sealed,), session_id, key.commitment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from decimal import Decimal
@@ -16,8 +16,8 @@ from session_ledger.domain import commands as c
 from session_ledger.domain import results as r
 from session_ledger.domain.errors import LedgerClosed
 from session_ledger.domain.ids import new_id, parse_id, with_slot
-from session_ledger.domain.validate import amount as exact
-from session_ledger.domain.validate import time_us
+from session_ledger.domain.values import amount as exact
+from session_ledger.domain.values import time_us
 
 if TYPE_CHECKING:
     from session_ledger.ledger.aio import AsyncLedger
@@ -68,19 +68,26 @@ class Ledger:
 
     @classmethod
     def open(
-        cls, url: str | None = None, *, settings: Settings | None = None, take_over: bool = False, **options: object
+        cls,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        take_over: bool = False,
+        clock_us: Callable[[], int] | None = None,
+        **options: object,
     ) -> Ledger:
         """Open a ledger for commands, and create it where there is none.
 
         `url`: ``sqlite:DIR``, ``kafka://HOST:PORT[,HOST:PORT]/NAME?partitions=8&replica=DIR`` or ``memory:``; None: that
         of the settings. This process becomes the owner; where another one is, commands go to it through its socket.
-        `take_over` fences the other owner off. `options` are fields of `Settings` to set for this ledger.
+        `take_over` fences the other owner off. `options` are fields of `Settings` to set for this ledger. `clock_us`
+        gives microseconds since the epoch, UTC; None: this machine's clock.
 
         Raises Misconfigured, LogUnavailable, LogTooNew, LogCorrupt, NotOwner (naming the holder), ClockUnreliable.
         """
-        from session_ledger.ledger.open import open_ledger  # the place of wiring; imported late: it costs start-up time
+        from session_ledger.ledger.open import machine_clock_us, open_ledger  # the place of wiring; imported late: it costs start-up time
 
-        return open_ledger(cls, url, settings, take_over, options)
+        return open_ledger(cls, url, settings, take_over, clock_us or machine_clock_us, options)
 
     # --- running ----------------------------------------------------------------------------------------------------
 

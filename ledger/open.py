@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 REMOTE_DURABILITY = "as the owner's, whose process answers"
 
 
-def clock_us() -> int:
+def machine_clock_us() -> int:
     """This machine's time, microseconds since the epoch, UTC."""
     return time.time_ns() // 1000
 
@@ -101,7 +101,12 @@ def open_envelope(
 
 
 def open_ledger(
-    cls: type[Ledger], url: str | None, settings: Settings | None, take_over: bool, options: Mapping[str, object]
+    cls: type[Ledger],
+    url: str | None,
+    settings: Settings | None,
+    take_over: bool,
+    clock_us: Callable[[], int],
+    options: Mapping[str, object],
 ) -> Ledger:
     """Open as the owner; where another process is the owner, as its client."""
     chosen = open_settings(settings, options)
@@ -118,14 +123,14 @@ def open_ledger(
         client = CommandClient(socket_path(directory), not_owner)
         return cls(Remote(client), url, chosen.name or "", REMOTE_DURABILITY, chosen.close_timeout_s)
     try:
-        backend = _own(log, directory, chosen)
+        backend = _own(log, directory, chosen, clock_us)
     except BaseException:
         log.close()
         raise
     return cls(backend, url, log.name, log.durability, chosen.close_timeout_s)
 
 
-def _own(log: Log, directory: Path | None, settings: Settings) -> Shards:
+def _own(log: Log, directory: Path | None, settings: Settings, clock_us: Callable[[], int]) -> Shards:
     codec = Codec(Library())
     envelope, close_envelope = open_envelope(directory, log.name, settings)
     closing: list[Callable[[], None]] = [close_envelope]

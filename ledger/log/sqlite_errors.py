@@ -15,7 +15,6 @@ _NOTHING_WRITTEN = (  # a COMMIT that ends so has not written its last frame, or
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CONSTRAINT,
-    sqlite3.SQLITE_NOMEM,
 )
 _HINTS = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space",
