@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one wheel for all of them
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("domain", "schemas", "security", "ledger", "projections", "consumers", "cli")
 LINKS = sorted(path for path in (ROOT / "src" / "session_ledger").iterdir() if path.is_symlink())
