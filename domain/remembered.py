@@ -65,12 +65,12 @@ def remember(commands: Remembered, command_id: bytes, digest: bytes, recorded_at
         entries[command_id] = entry[:_FIRST_END] + count.to_bytes(4, "big")
         return
     if len(entries) >= commands.prune_at:
-        _prune(commands, recorded_at)
+        entries = _prune(commands, recorded_at)
     entries[command_id] = digest + position.to_bytes(8, "big") + b"\x00\x00\x00\x01"
 
 
-def _prune(commands: Remembered, now: int) -> None:
-    """Drop what is older than the window; more, down to three quarters, where that leaves too little room."""
+def _prune(commands: Remembered, now: int) -> dict[bytes, bytes]:
+    """Drop what is older than the window; more, down to three quarters, where that leaves little room."""
     oldest_ms = -((WINDOW_US - now) // 1000)  # rounded up: an id's time is in whole milliseconds
     oldest = max(oldest_ms, 0).to_bytes(6, "big")  # what a UUIDv7 of that time starts with
     kept = {command_id: entry for command_id, entry in commands.entries.items() if command_id >= oldest}
@@ -81,6 +81,7 @@ def _prune(commands: Remembered, now: int) -> None:
         commands.forgotten = max(commands.forgotten, going[-1])
     commands.entries = kept
     commands.prune_at = min(max(2 * len(kept), PRUNE_FROM), ENTRIES_MAX)
+    return kept
 
 
 def _age(id_time: int, now: int) -> str:
