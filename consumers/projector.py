@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from session_ledger.consumers.tail import BATCH_RECORDS, PartitionStopped, Tail
@@ -35,6 +35,12 @@ class Lag:
     def behind(self) -> int:
         """Records still to fold."""
         return max(self.end - self.position, 0)
+
+
+def targets(acknowledged: Sequence[int]) -> dict[int, int]:
+    """What `Ledger.positions()` says, the control log's position last, as partition to position."""
+    *partitions, control = acknowledged
+    return {-1: control, **dict(enumerate(partitions))}
 
 
 class Projector:

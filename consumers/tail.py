@@ -76,12 +76,14 @@ class Tail:
         """Partitions whose log can not be reached right now, and why; tried again every second."""
         self._retry_at: dict[int, float] = {}
 
-    def step(self, log: PartitionLog, limit: int | None = None) -> int:
+    def step(self, log: PartitionLog, *, after: int | None = None, limit: int | None = None) -> int:
         """One batch of one partition; the number of records applied, 0 at the end of the log.
 
+        `after`: the sink's position, where the caller has just looked. `limit`: fewer records than a whole batch.
         Raises PartitionStopped (what stands before the record is applied), ProjectionConflict, LogUnavailable.
         """
-        after = self._sink.position(log.partition)
+        if after is None:
+            after = self._sink.position(log.partition)
         records = self._read(log, after, min(limit or self._batch_records, self._batch_records))
         entries, unreadable = self._decode(log.partition, after, records)
         self._apply(log.partition, entries)
@@ -113,7 +115,7 @@ class Tail:
         applied, conflicts = 0, 0
         while (position := self._sink.position(log.partition)) < target:
             try:
-                count = self.step(log, target - position)
+                count = self.step(log, after=position, limit=target - position)
                 conflicts = 0
             except ProjectionConflict:  # another projector is at work here: go on from where it got to
                 conflicts += 1

@@ -83,7 +83,8 @@ class _Replay:
     def run(self, to: Mapping[int, int] | None, on_progress: Callable[[int], None]) -> None:
         """Read, check and fold."""
         partition, after = self._partition, 0
-        wanted = max(self._log.end(), (to or {}).get(partition, 0))
+        acknowledged = (to or {}).get(partition, 0)
+        wanted = max(self._log.end(), acknowledged, self._compared)
         try:
             while after < wanted and (records := self._log.read(after, BATCH_RECORDS)):
                 self._batch(after, records)
@@ -92,8 +93,8 @@ class _Replay:
                 on_progress(self._findings.records)
         except LogCorrupt as error:
             self._findings.add("gap", str(error), partition, after + 1)
-        if after < wanted:
-            message = f"the log ends at {after}, positions up to {wanted} are acknowledged"
+        if after < acknowledged:
+            message = f"the log ends at {after}, positions up to {acknowledged} are acknowledged"
             self._findings.add("lost", message, partition, after + 1)
         if after < self._compared:
             message = f"the views are at {self._compared}, the log ends at {after}"

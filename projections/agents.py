@@ -81,8 +81,10 @@ def _change(
     *values: object,
 ) -> None:
     changed = db.execute(
-        f"UPDATE agents SET {assignments}, version = ?, position = ? WHERE agent_id = ?",
-        (*values, event.version, position, event.agent_id),
+        f"UPDATE agents SET {assignments}, version = ?, position = ? WHERE agent_id = ? AND version < ?",
+        (*values, event.version, position, event.agent_id, event.version),
     ).rowcount
     if changed != 1:
-        raise LogCorrupt(f"position {position}: {type(event).__name__} of an agent instance that was never registered")
+        raise LogCorrupt(
+            f"position {position}: {type(event).__name__} of an agent instance that is not registered, or again"
+        )

@@ -24,6 +24,7 @@ from session_ledger.domain.events import (
     SessionExpired,
     SessionUpdated,
 )
+from session_ledger.domain.ids import format_id
 from session_ledger.projections.session_tables import DDL, ENDED, EVICTED, EXPIRED, IMPORTED, LIVE, TABLES
 
 _SESSION_COLUMNS = 33
@@ -34,7 +35,7 @@ UPDATE sessions SET
     version = ?1, position = ?2, messages = messages + ?3, tokens_in = min(tokens_in + ?4, {INTEGER_MAX}),
     tokens_out = min(tokens_out + ?5, {INTEGER_MAX}),
     errors = errors + ?6
-WHERE session_id = ?7"""
+WHERE session_id = ?7 AND version < ?8"""
 _TOUCH_SESSION = """
 UPDATE sessions SET last_active_at = ?1, due_at = min(?1 + idle_timeout_ms * 1000, expires_at) WHERE session_id = ?2"""
 _END_SESSION = """
@@ -51,6 +52,7 @@ class _Change:
         "created",
         "end",
         "errors",
+        "first_version",
         "messages",
         "metadata",
         "position",
@@ -60,7 +62,8 @@ class _Change:
         "version",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, first_version: int) -> None:
+        self.first_version = first_version
         self.created: tuple[int, SessionCreated] | None = None
         self.end: tuple[object, ...] | None = None  # status, ended_at, occurred_at, reason, by, replaced_by
         self.metadata: dict[str, str] | None = None
@@ -82,7 +85,9 @@ class _Batch:
     def change(self, position: int, event: SessionEvent) -> _Change:
         change = self.changes.get(event.session_id)
         if change is None:
-            change = self.changes[event.session_id] = _Change()
+            change = self.changes[event.session_id] = _Change(event.version)
+        elif event.version <= change.version:
+            raise _repeated(position, event)
         change.position = position
         change.version = event.version
         return change
@@ -91,6 +96,13 @@ class _Batch:
         if sealed is not None:
             row = (event.session_id, field, type(event).__name__, event.event_id, event.key_id, sealed)
             self.content[event.session_id, field] = row
+
+
+def _repeated(position: int, event: SessionEvent) -> LogCorrupt:
+    return LogCorrupt(
+        f"position {position}: {type(event).__name__} version {event.version} of session "
+        f"{format_id(event.session_id)} comes after a later version"
+    )
 
 
 def _created(batch: _Batch, position: int, event: SessionCreated) -> None:
@@ -119,7 +131,9 @@ def _message(batch: _Batch, position: int, event: MessageAdded) -> None:
     session_id = event.session_id
     change = batch.changes.get(session_id)
     if change is None:
-        change = batch.changes[session_id] = _Change()
+        change = batch.changes[session_id] = _Change(event.version)
+    elif event.version <= change.version:
+        raise _repeated(position, event)
     change.position = position
     change.version = event.version
     change.touched_at = event.recorded_at
@@ -248,7 +262,7 @@ def _write(db: sqlite3.Connection, batch: _Batch) -> None:
         else:
             tokens = (min(change.tokens_in, INTEGER_MAX), min(change.tokens_out, INTEGER_MAX))
             counts = (change.messages, *tokens, change.errors)
-            updated.append((change.version, change.position, *counts, session_id))
+            updated.append((change.version, change.position, *counts, session_id, change.first_version))
             if change.touched_at is not None:
                 touched.append((change.touched_at, session_id))
             if change.metadata is not None:
@@ -260,9 +274,10 @@ def _write(db: sqlite3.Connection, batch: _Batch) -> None:
     if updated:
         changed = db.executemany(_UPDATE_SESSION, updated).rowcount
         if changed != len(updated):
+            last = max(change.position for change in batch.changes.values())
             raise LogCorrupt(
-                f"partition {batch.partition}: {len(updated) - changed} sessions have events at or before position "
-                f"{max(change.position for change in batch.changes.values())} but were never created"
+                f"partition {batch.partition}, up to position {last}: "
+                f"{len(updated) - changed} sessions have events but were never created, or have them twice"
             )
     if touched:
         db.executemany(_TOUCH_SESSION, touched)

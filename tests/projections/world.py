@@ -10,6 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from session_ledger.domain import commands as c
 from session_ledger.domain.account import Account
@@ -33,7 +34,13 @@ START_US = 1_750_000_000_000_000
 SECOND_US = 1_000_000
 TENANTS = ("acme", "globex")
 USERS = ("ada", "bob", "cleo")
-PAUSES_US = (0, 0, 1, 900, SECOND_US, 40 * SECOND_US, 11 * 60 * SECOND_US, 40 * 60 * SECOND_US)
+PAUSES_US = (
+    *(0, 1, 900, 50_000, SECOND_US) * 4,
+    40 * SECOND_US,
+    40 * SECOND_US,
+    5 * 60 * SECOND_US,
+    40 * 60 * SECOND_US,
+)
 
 
 class World:
@@ -138,15 +145,18 @@ class World:
                 self.run(command)
         return self
 
-    def whose(self) -> dict[str, str]:
+    def whose(self) -> dict[str, Any]:
         """A random tenant and user."""
         return {"tenant": self.random.choice(TENANTS), "user": self.random.choice(USERS)}
 
-    def some_session(self) -> dict[str, object] | None:
-        """One of the last sessions, over or not."""
+    def some_session(self) -> dict[str, Any] | None:
+        """One of the last sessions, mostly one that is open."""
         if not self.sessions:
             return None
-        tenant, user, session_id = self.random.choice(self.sessions[-8:])
+        recent = self.sessions[-8:]
+        still_open = [session for session in recent if session[2] in self.account(*session[:2]).sessions]
+        chosen = still_open if still_open and self.random.random() < 0.8 else recent
+        tenant, user, session_id = self.random.choice(chosen)
         return {"tenant": tenant, "user": user, "session_id": session_id}
 
     def source(self) -> str:
@@ -175,8 +185,10 @@ def _create(world: World) -> c.Command:
 
 def _message(world: World) -> c.Command | None:
     target = world.some_session()
-    return target and c.AddMessage(
-        **target,  # type: ignore[arg-type]
+    if target is None:
+        return None
+    return c.AddMessage(
+        **target,
         role=world.random.choice(["user", "assistant", "tool"]),
         content=world.random.choice(["hello", "größer", "x" * 300]),
         parts=world.random.choice([None, [{"tool": "search"}]]),
@@ -190,8 +202,10 @@ def _message(world: World) -> c.Command | None:
 
 def _update(world: World) -> c.Command | None:
     target = world.some_session()
-    return target and c.UpdateSession(
-        **target,  # type: ignore[arg-type]
+    if target is None:
+        return None
+    return c.UpdateSession(
+        **target,
         title="New title" if (only := world.random.randrange(3)) == 0 else None,
         context={"page": 4} if only == 1 else None,
         metadata=world.random.choice([{}, {"colour": "green", "other": "y"}]) if only == 2 else None,
@@ -200,12 +214,16 @@ def _update(world: World) -> c.Command | None:
 
 def _end(world: World) -> c.Command | None:
     target = world.some_session()
-    return target and c.EndSession(**target, reason="completed", note=world.random.choice([None, "done"]))  # type: ignore[arg-type]
+    if target is None:
+        return None
+    return c.EndSession(**target, reason="completed", note=world.random.choice([None, "done"]))
 
 
 def _error(world: World) -> c.Command | None:
     target = world.some_session()
-    return target and c.ReportError(**target, component="llm", error_type="timeout", message="it hung")  # type: ignore[arg-type]
+    if target is None:
+        return None
+    return c.ReportError(**target, component="llm", error_type="timeout", message="it hung")
 
 
 def _import(world: World) -> c.Command:
@@ -258,7 +276,9 @@ def _register(world: World) -> c.Command:
 
 def _acquire(world: World) -> c.Command | None:
     target = world.some_session()
-    return target and c.AcquireAgent(**target, agent_type="helper")  # type: ignore[arg-type]
+    if target is None:
+        return None
+    return c.AcquireAgent(**target, agent_type="helper")
 
 
 def _agent(world: World) -> tuple[str, bytes, bytes | None, str] | None:
@@ -274,6 +294,7 @@ def _give_back(world: World) -> c.Command | None:
     if found is None or found[2] is None:
         return None
     tenant, agent_id, session_id, user = found
+    assert session_id is not None
     return c.ReleaseAgent(tenant=tenant, user=user, session_id=session_id, agent_id=agent_id, reset="verified")
 
 
@@ -302,9 +323,9 @@ _WEIGHTED: dict[Callable[[World], c.Command | None], int] = {
     _end: 3,
     _error: 3,
     _import: 3,
-    _set_quota: 4,
-    _consume: 16,
-    _release: 6,
+    _set_quota: 3,
+    _consume: 22,
+    _release: 7,
     _user_limits: 2,
     _authentication: 2,
     _register: 3,

@@ -1,0 +1,203 @@
+"""Random commands of random users with a random clock: what the log must be, judged without the folding code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from session_ledger.domain import commands as c
+from session_ledger.domain.control import Limits, TenantSettings
+from session_ledger.domain.errors import CommandTooOld, QuotaExceeded
+from session_ledger.domain.events import SessionCreated
+from session_ledger.domain.ids import derived_session_id
+from session_ledger.domain.results import Result
+from tests.domain.judge import Judge
+from tests.domain.world import HOUR, MINUTE, SECOND, START, Outcome, World
+
+TENANTS = ("acme", "globex")
+USERS = ("ada", "bob")
+WHO = st.sampled_from([(TENANTS[0], USERS[0]), (TENANTS[0], USERS[1]), (TENANTS[1], USERS[0])])
+PAUSES = st.one_of(
+    st.just(0), st.integers(0, 5000), st.integers(0, 2 * SECOND), st.integers(0, 20 * MINUTE), st.just(HOUR)
+)
+AMOUNTS = st.sampled_from([Decimal(text) for text in ("0", "0.000001", "1", "2.5", "7", "11")])
+INDEX = st.integers(0, 5)
+DEFAULT_QUOTAS = {"tokens": (Decimal(10), 2_000), "calls": (Decimal(3), 60_000)}
+SETTINGS = [
+    TenantSettings(Limits(max_sessions=limit, limit_policy=policy, quotas=DEFAULT_QUOTAS), {"pro": plan})
+    for limit, policy in ((1, "evict"), (2, "evict"), (2, "refuse"))
+    for plan in (Limits(max_sessions=3, limit_policy="evict"), Limits(quotas={"tokens": (Decimal(20), 5_000)}))
+]
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """A world, its judge, and everything that was answered before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(SETTINGS[1])
+        self.judge = Judge()
+        self.seen = 0
+        self.sessions: list[bytes] = [b"?" * 16]
+        self.agents: list[bytes] = [b"!" * 16]
+        self.reservations: list[tuple[str, str, bytes]] = [(TENANTS[0], USERS[0], b"-" * 16)]
+        self.answered: list[tuple[c.Prepared, Result]] = []
+        self.refused = 0
+
+    def run(self, command: c.Command) -> Outcome:
+        prepared = self.world.prepare(command)
+        outcome = self.world.run_prepared(prepared)
+        if isinstance(outcome.error, QuotaExceeded):
+            self.refused += 1
+        own = bool(outcome.events) and outcome.events[-1].command_id is not None
+        if outcome.error is None and own:
+            self.answered.append((prepared, outcome.ok()))
+        return outcome
+
+    @rule(pause=PAUSES)
+    def time_passes(self, pause: int) -> None:
+        self.world.now += pause
+
+    @rule(index=st.integers(0, len(SETTINGS) - 1))
+    def settings_change(self, index: int) -> None:
+        self.world.settings = SETTINGS[index]
+
+    @rule(who=WHO, kind=st.sampled_from(["standard", "website", "sensitive"]), reuse=st.booleans())
+    def create(self, who: tuple[str, str], kind: str, reuse: bool) -> None:
+        outcome = self.run(c.CreateSession(tenant=who[0], user=who[1], kind=kind, reuse=reuse))
+        self.sessions += [event.session_id for event in outcome.events if isinstance(event, SessionCreated)]
+
+    @rule(who=WHO, index=INDEX, what=st.sampled_from(["say", "say", "update", "end", "error"]))
+    def use(self, who: tuple[str, str], index: int, what: str) -> None:
+        tenant, user = who
+        session_id = self.sessions[-1 - index % len(self.sessions)]
+        command: c.Command
+        if what == "say":
+            command = c.AddMessage(tenant=tenant, user=user, session_id=session_id, role="user", content="hello")
+        elif what == "update":
+            command = c.UpdateSession(tenant=tenant, user=user, session_id=session_id, title="t")
+        elif what == "end":
+            command = c.EndSession(tenant=tenant, user=user, session_id=session_id)
+        else:
+            command = c.ReportError(tenant=tenant, user=user, session_id=session_id, component="a", error_type="b")
+        self.run(command)
+
+    @rule(who=WHO, source=st.sampled_from("xyz"), first=st.integers(1, 4), count=st.integers(0, 3), final=st.booleans())
+    def import_history(self, who: tuple[str, str], source: str, first: int, count: int, final: bool) -> None:
+        session_id = derived_session_id(source + "".join(who), START, 7)
+        messages = tuple(c.ImportedMessage("user", f"{source}{number}") for number in range(first, first + count))
+        self.run(
+            c.ImportSession(
+                tenant=who[0],
+                user=who[1],
+                session_id=session_id,
+                messages=messages,
+                first_message=first,
+                final=final,
+                source=source,
+            )
+        )
+        self.sessions.append(session_id)
+
+    @rule(
+        who=WHO,
+        limit=st.sampled_from([None, 1, 2, 3]),
+        policy=st.sampled_from([None, "evict", "refuse"]),
+        plan=st.sampled_from([None, "pro", "unknown"]),
+    )
+    def limit_user(self, who: tuple[str, str], limit: int | None, policy: str | None, plan: str | None) -> None:
+        self.run(c.SetUserLimits(tenant=who[0], user=who[1], max_sessions=limit, limit_policy=policy, plan=plan))
+
+    @rule(who=WHO, limit=st.one_of(st.none(), AMOUNTS), period_ms=st.sampled_from([1000, 1500, 60_000, 86_400_000]))
+    def set_quota(self, who: tuple[str, str], limit: Decimal | None, period_ms: int) -> None:
+        self.run(c.SetQuota(tenant=who[0], user=who[1], resource="tokens", limit=limit, period_ms=period_ms))
+
+    @rule(who=WHO, resource=st.sampled_from(["tokens", "calls", "storage"]), amount=AMOUNTS, reserve=st.booleans())
+    def consume(self, who: tuple[str, str], resource: str, amount: Decimal, reserve: bool) -> None:
+        command = c.ConsumeQuota(tenant=who[0], user=who[1], resource=resource, amount=amount, reserve=reserve)
+        allowed = self.world.run(c.CheckQuota(tenant=who[0], user=who[1], resource=resource, amount=amount))
+        outcome = self.run(command)
+        if outcome.error is None:
+            assert allowed.result is not None
+            assert allowed.result.allowed  # type: ignore[attr-defined]
+        if reserve and outcome.error is None:
+            self.reservations.append((*who, outcome.events[0].event_id))
+
+    @rule(index=INDEX, amount=st.one_of(st.none(), AMOUNTS))
+    def release_quota(self, index: int, amount: Decimal | None) -> None:
+        tenant, user, reservation_id = self.reservations[-1 - index % len(self.reservations)]
+        self.run(c.ReleaseQuota(tenant=tenant, user=user, reservation_id=reservation_id, amount=amount))
+
+    @rule(who=WHO)
+    def housekeeping(self, who: tuple[str, str]) -> None:
+        self.run(c.ExpireSessions(tenant=who[0], user=who[1]))
+        self.run(c.RecordRefusals(tenant=who[0], user=who[1]))
+        self.run(c.ReportQuota(tenant=who[0], user=who[1]))
+
+    @rule(tenant=st.sampled_from(TENANTS), skills=st.sets(st.sampled_from("ab")))
+    def register(self, tenant: str, skills: set[str]) -> None:
+        agent_id = self.world.ids.at(self.world.now)
+        capabilities = tuple(sorted(skills))
+        self.run(c.RegisterAgent(tenant=tenant, agent_type="writer", capabilities=capabilities, agent_id=agent_id))
+        self.agents.append(agent_id)
+
+    @rule(who=WHO, index=INDEX, skills=st.sets(st.sampled_from("ab"), max_size=1))
+    def acquire(self, who: tuple[str, str], index: int, skills: set[str]) -> None:
+        session_id = self.sessions[-1 - index % len(self.sessions)]
+        command = c.AcquireAgent(tenant=who[0], user=who[1], session_id=session_id, agent_type="writer")
+        self.run(replace(command, capabilities=tuple(skills)))
+
+    @rule(who=WHO, index=INDEX, session=INDEX)
+    def release_agent(self, who: tuple[str, str], index: int, session: int) -> None:
+        agent_id = self.agents[-1 - index % len(self.agents)]
+        session_id = self.sessions[-1 - session % len(self.sessions)]
+        self.run(c.ReleaseAgent(tenant=who[0], user=who[1], session_id=session_id, agent_id=agent_id, reset="verified"))
+
+    @rule(tenant=st.sampled_from(TENANTS), index=INDEX, force=st.booleans())
+    def retire(self, tenant: str, index: int, force: bool) -> None:
+        self.run(c.RetireAgent(tenant=tenant, agent_id=self.agents[-1 - index % len(self.agents)], force=force))
+
+    @rule(index=INDEX)
+    def repeat(self, index: int) -> None:
+        """A command that was recorded comes again: the same answer or too old, and never an event."""
+        if not self.answered:
+            return
+        prepared, first = self.answered[-1 - index % len(self.answered)]
+        outcome = self.world.run_prepared(prepared)
+        assert [] == outcome.events
+        if not isinstance(outcome.error, CommandTooOld):
+            assert replace(first, repeated=True) == outcome.ok()
+
+    @invariant()
+    def the_log_holds_what_it_must(self) -> None:
+        for event in self.world.events[self.seen :]:
+            self.judge.see(event)
+        self.seen = len(self.world.events)
+        self.judge.after_an_append()
+        self.every_refusal_is_told_or_still_counted()
+        self.accounts_hold_what_lives_and_nothing_else()
+
+    def every_refusal_is_told_or_still_counted(self) -> None:
+        quotas = [quota for account in self.world.accounts.values() for quota in account.quotas.values()]
+        uncounted = sum(quota.uncounted.count for quota in quotas if quota.uncounted is not None)
+        assert self.refused == self.judge.refused + uncounted
+
+    def accounts_hold_what_lives_and_nothing_else(self) -> None:
+        held = {session_id for account in self.world.accounts.values() for session_id in account.sessions}
+        assert held == set().union(self.judge.importing, *self.judge.live.values())
+        leases = {agent_id: agent.held_by for agent_id, agent in self.world.agents.agents.items()}
+        assert {key: value for key, value in self.judge.holder.items() if key in leases} == leases
+
+    def teardown(self) -> None:
+        """Folding the events anew gives the same states, byte for byte."""
+        assert self.world.dump() == self.world.folded_anew().dump()
+
+
+TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(
+    max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
