@@ -80,7 +80,10 @@ class QuotaStatus(Result):
     allowed: bool = True
     """CheckQuota: whether the amount would fit."""
     resets_at: int | None = None
-    """When the oldest amount in the window leaves it, microseconds since the epoch; None: nothing is in it."""
+    """When the oldest amount in the window leaves it, microseconds since the epoch; None: nothing is in it.
+
+    Of CheckQuota and ReportQuota; ConsumeQuota, whose answer is made from its event alone, leaves it None.
+    """
     retry_after_ms: int | None = None
     reservation_id: str | None = None
 

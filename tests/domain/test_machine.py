@@ -25,7 +25,8 @@ PAUSES = st.one_of(
     st.just(0), st.integers(0, 5000), st.integers(0, 2 * SECOND), st.integers(0, 20 * MINUTE), st.just(HOUR)
 )
 AMOUNTS = st.sampled_from([Decimal(text) for text in ("0", "0.000001", "1", "2.5", "7", "11")])
-INDEX = st.integers(0, 5)
+INDEX = st.integers(0, 3)
+RARELY = st.integers(0, 9).map(lambda drawn: drawn == 9)
 DEFAULT_QUOTAS = {"tokens": (Decimal(10), 2_000), "calls": (Decimal(3), 60_000)}
 SETTINGS = [
     TenantSettings(Limits(max_sessions=limit, limit_policy=policy, quotas=DEFAULT_QUOTAS), {"pro": plan})
@@ -42,11 +43,19 @@ class LedgerMachine(RuleBasedStateMachine):
         self.world = World(SETTINGS[1])
         self.judge = Judge()
         self.seen = 0
-        self.sessions: list[bytes] = [b"?" * 16]
-        self.agents: list[bytes] = [b"!" * 16]
+        self.sessions: list[tuple[str, str, bytes]] = []
+        self.agents: list[tuple[str, bytes]] = []
         self.reservations: list[tuple[str, str, bytes]] = [(TENANTS[0], USERS[0], b"-" * 16)]
         self.answered: list[tuple[c.Prepared, Result]] = []
         self.refused = 0
+        for tenant in TENANTS:
+            self.register(tenant=tenant, skills={"a"})
+            self.create(who=(tenant, USERS[0]), kind="standard", reuse=False)
+
+    def session(self, index: int, stranger: bool) -> tuple[str, str, bytes]:
+        """One of the latest sessions with its tenant and user; now and then with a stranger's."""
+        tenant, user, session_id = self.sessions[-1 - index % len(self.sessions)]
+        return (TENANTS[1], "eve", session_id) if stranger else (tenant, user, session_id)
 
     def run(self, command: c.Command) -> Outcome:
         prepared = self.world.prepare(command)
@@ -69,12 +78,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(who=WHO, kind=st.sampled_from(["standard", "website", "sensitive"]), reuse=st.booleans())
     def create(self, who: tuple[str, str], kind: str, reuse: bool) -> None:
         outcome = self.run(c.CreateSession(tenant=who[0], user=who[1], kind=kind, reuse=reuse))
-        self.sessions += [event.session_id for event in outcome.events if isinstance(event, SessionCreated)]
+        self.sessions += [(*who, event.session_id) for event in outcome.events if isinstance(event, SessionCreated)]
 
-    @rule(who=WHO, index=INDEX, what=st.sampled_from(["say", "say", "update", "end", "error"]))
-    def use(self, who: tuple[str, str], index: int, what: str) -> None:
-        tenant, user = who
-        session_id = self.sessions[-1 - index % len(self.sessions)]
+    @rule(index=INDEX, stranger=RARELY, what=st.sampled_from(["say", "say", "say", "update", "end", "error"]))
+    def use(self, index: int, stranger: bool, what: str) -> None:
+        tenant, user, session_id = self.session(index, stranger)
         command: c.Command
         if what == "say":
             command = c.AddMessage(tenant=tenant, user=user, session_id=session_id, role="user", content="hello")
@@ -101,15 +109,20 @@ class LedgerMachine(RuleBasedStateMachine):
                 source=source,
             )
         )
-        self.sessions.append(session_id)
+        self.sessions.append((*who, session_id))
 
     @rule(
         who=WHO,
+        rarely=RARELY,
         limit=st.sampled_from([None, 1, 2, 3]),
         policy=st.sampled_from([None, "evict", "refuse"]),
         plan=st.sampled_from([None, "pro", "unknown"]),
     )
-    def limit_user(self, who: tuple[str, str], limit: int | None, policy: str | None, plan: str | None) -> None:
+    def limit_user(
+        self, who: tuple[str, str], rarely: bool, limit: int | None, policy: str | None, plan: str | None
+    ) -> None:
+        if not rarely:
+            return self.create(who, "standard", False)
         self.run(c.SetUserLimits(tenant=who[0], user=who[1], max_sessions=limit, limit_policy=policy, plan=plan))
 
     @rule(who=WHO, limit=st.one_of(st.none(), AMOUNTS), period_ms=st.sampled_from([1000, 1500, 60_000, 86_400_000]))
@@ -143,23 +156,24 @@ class LedgerMachine(RuleBasedStateMachine):
         agent_id = self.world.ids.at(self.world.now)
         capabilities = tuple(sorted(skills))
         self.run(c.RegisterAgent(tenant=tenant, agent_type="writer", capabilities=capabilities, agent_id=agent_id))
-        self.agents.append(agent_id)
+        self.agents.append((tenant, agent_id))
 
-    @rule(who=WHO, index=INDEX, skills=st.sets(st.sampled_from("ab"), max_size=1))
-    def acquire(self, who: tuple[str, str], index: int, skills: set[str]) -> None:
-        session_id = self.sessions[-1 - index % len(self.sessions)]
-        command = c.AcquireAgent(tenant=who[0], user=who[1], session_id=session_id, agent_type="writer")
+    @rule(index=INDEX, stranger=RARELY, skills=st.sets(st.sampled_from("ab"), max_size=1))
+    def acquire(self, index: int, stranger: bool, skills: set[str]) -> None:
+        tenant, user, session_id = self.session(index, stranger)
+        command = c.AcquireAgent(tenant=tenant, user=user, session_id=session_id, agent_type="writer")
         self.run(replace(command, capabilities=tuple(skills)))
 
-    @rule(who=WHO, index=INDEX, session=INDEX)
-    def release_agent(self, who: tuple[str, str], index: int, session: int) -> None:
-        agent_id = self.agents[-1 - index % len(self.agents)]
-        session_id = self.sessions[-1 - session % len(self.sessions)]
-        self.run(c.ReleaseAgent(tenant=who[0], user=who[1], session_id=session_id, agent_id=agent_id, reset="verified"))
+    @rule(index=INDEX, session=INDEX)
+    def release_agent(self, index: int, session: int) -> None:
+        _, agent_id = self.agents[-1 - index % len(self.agents)]
+        tenant, user, session_id = self.session(session, False)
+        self.run(c.ReleaseAgent(tenant=tenant, user=user, session_id=session_id, agent_id=agent_id, reset="verified"))
 
-    @rule(tenant=st.sampled_from(TENANTS), index=INDEX, force=st.booleans())
-    def retire(self, tenant: str, index: int, force: bool) -> None:
-        self.run(c.RetireAgent(tenant=tenant, agent_id=self.agents[-1 - index % len(self.agents)], force=force))
+    @rule(index=INDEX, force=st.booleans(), stranger=RARELY)
+    def retire(self, index: int, force: bool, stranger: bool) -> None:
+        tenant, agent_id = self.agents[-1 - index % len(self.agents)]
+        self.run(c.RetireAgent(tenant="initech" if stranger else tenant, agent_id=agent_id, force=force))
 
     @rule(index=INDEX)
     def repeat(self, index: int) -> None:
