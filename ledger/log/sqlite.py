@@ -15,7 +15,7 @@ import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
-from session_ledger.domain.errors import LogUnavailable, Misconfigured, NotOwner
+from session_ledger.domain.errors import LogCorrupt, LogUnavailable, Misconfigured, NotOwner
 from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.log.sqlite_errors import as_log_error, primary_code
 from session_ledger.ledger.log.sqlite_lock import OwnerLock
@@ -98,17 +98,25 @@ def look(path: Path) -> Meta | None:
     try:
         if not path.is_file():
             return None
-        # Without a write-ahead log nobody has the file open, and only `immutable` keeps SQLite from making one.
-        immutable = not path.with_name(path.name + "-wal").exists()
-        connection = connect(path, write=False, immutable=immutable)
-        try:
-            return read_meta(connection, path)
-        finally:
-            connection.close()
+        if not path.with_name(path.name + "-wal").exists():
+            # Nobody has the file open, and only `immutable` keeps SQLite from making files beside it.
+            try:
+                return look_through(connect(path, write=False, immutable=True), path)
+            except (sqlite3.Error, LogCorrupt):
+                pass  # a process may just have begun to write: what is seen below stands
+        return look_through(connect(path, write=False), path)
     except sqlite3.Error as error:
         raise as_log_error(error, "opening", path) from error
     except OSError as error:
         raise LogUnavailable(f"{path} can not be looked at: {error.strerror}") from error
+
+
+def look_through(connection: sqlite3.Connection, path: Path) -> Meta | None:
+    """What the log says about itself, by that connection, which is closed."""
+    try:
+        return read_meta(connection, path)
+    finally:
+        connection.close()
 
 
 def claim(directory: Path, name: str, take_over: bool) -> Writer:

@@ -113,6 +113,19 @@ def eventually(storage: Storage, condition: Callable[[], bool]) -> None:
     assert condition()
 
 
+def assert_closed(partition: PartitionLog) -> None:
+    """Every call that writes or reads raises LedgerClosed."""
+    for attempt in (
+        lambda: partition.append(batch(1, 1)),
+        lambda: partition.read(0, 1),
+        lambda: partition.settle(os.urandom(16), 1),
+        partition.end,
+        partition.prove_ownership,
+    ):
+        with pytest.raises(LedgerClosed):
+            attempt()
+
+
 def append_later(partition: PartitionLog, after: int) -> Thread:
     """A thread that appends one record in a moment."""
 
@@ -419,22 +432,17 @@ class LogConformance:
         assert ["old"] * 3 * len(old_ids) + ["new"] * 10 == [writer_of(r) for r in records]
 
     def test_closing_twice_and_using_what_is_closed(self, storage: Storage) -> None:
-        """`close` may be repeated; everything else on a closed log raises LedgerClosed."""
+        """`close` may be repeated; everything else on a closed partition raises LedgerClosed, and of a closed log."""
         log = storage.open()
         partition = log.partitions[0]
         partition.append(batch(0, 1))
+        partition.close()
+        assert_closed(partition)
         log.close()
         log.close()
         partition.close()
-        for attempt in (
-            lambda: partition.append(batch(1, 1)),
-            lambda: partition.read(0, 1),
-            lambda: partition.settle(os.urandom(16), 1),
-            partition.end,
-            partition.prove_ownership,
-        ):
-            with pytest.raises(LedgerClosed):
-                attempt()
+        assert_closed(partition)
+        assert_closed(log.control)
 
     # --- crashes --------------------------------------------------------------------------------------------------
 

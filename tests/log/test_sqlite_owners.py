@@ -8,15 +8,16 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 from time import monotonic, sleep
 
 import pytest
 
 from session_ledger.domain.errors import AppendFailed, LogUnavailable, NotOwner
-from session_ledger.ledger.log import sqlite_readers
+from session_ledger.ledger.log import sqlite_partition, sqlite_readers
 from session_ledger.ledger.log.sqlite import SQLiteLog
 from session_ledger.ledger.log.sqlite_lock import OwnerLock
-from tests.log.conformance import ROOT, batch, everything
+from tests.log.conformance import ROOT, append_later, batch, everything
 from tests.log.test_conformance import open_sqlite
 
 
@@ -130,6 +131,24 @@ def test_a_reader_follows_a_writer_in_another_process(tmp_path: Path) -> None:
             assert reader.read(end, 1)[0].position == end + 1
     finally:
         kill(process)
+
+
+def test_a_reader_is_woken_by_a_writer_in_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wait` does not depend on polling there: logs opened apart on one directory share a signal."""
+    monkeypatch.setattr(sqlite_partition, "POLL_S", 60.0)
+    log = SQLiteLog.open(tmp_path, write=True, create=True)
+    reader = SQLiteLog.open(f"{tmp_path}/../{tmp_path.name}", write=False)
+    started = monotonic()
+    later = append_later(log.partitions[0], 0)
+    assert reader.partitions[0].wait(0, 30.0) is True
+    assert monotonic() - started < 10
+    later.join()
+    closing = Timer(0.1, reader.close)
+    closing.start()
+    assert reader.partitions[0].wait(1, 30.0) is True
+    assert monotonic() - started < 10
+    closing.join()
+    log.close()
 
 
 def in_child(work: str, log: SQLiteLog) -> str:
