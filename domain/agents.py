@@ -36,9 +36,10 @@ class Agent:
 class AgentType:
     """The instances of one type of one tenant."""
 
-    instances: int = 0
+    instances: dict[bytes, bool] = field(default_factory=dict)
+    """Ids, free or held (the values of both mean nothing)."""
     free: dict[bytes, bool] = field(default_factory=dict)
-    """Ids (the values mean nothing), the one that has been free the longest first."""
+    """Ids, the one that has been free the longest first."""
 
 
 @dataclass(slots=True)
@@ -68,13 +69,9 @@ class AgentPool:
 
     def is_known(self, tenant: str, agent_type: str, capabilities: Iterable[str]) -> bool:
         """Whether an instance of that type with all these capabilities is registered, free or held."""
-        if f"{tenant}/{agent_type}" not in self.types:
-            return False
+        known = self.types.get(f"{tenant}/{agent_type}", AgentType())
         required = set(capabilities)
-        return any(
-            agent.agent_type == agent_type and agent.tenant == tenant and required.issubset(agent.capabilities)
-            for agent in self.agents.values()
-        )
+        return any(required.issubset(self.agents[agent_id].capabilities) for agent_id in known.instances)
 
 
 def evolve_agents(pool: AgentPool, event: Event) -> None:
@@ -103,7 +100,7 @@ def _registered(pool: AgentPool, event: AgentRegistered) -> None:
         raise _corrupt(event, "a registered instance" if event.agent_id in pool.agents else "nothing")
     pool.agents[event.agent_id] = Agent(event.agent_id, event.tenant, event.agent_type, tuple(event.capabilities), 1)
     known = pool.types.setdefault(f"{event.tenant}/{event.agent_type}", AgentType())
-    known.instances += 1
+    known.instances[event.agent_id] = True
     known.free[event.agent_id] = True
 
 
@@ -138,8 +135,8 @@ def _retired(pool: AgentPool, event: AgentRetired) -> None:
     key = f"{agent.tenant}/{agent.agent_type}"
     known = pool.types[key]
     del known.free[agent.agent_id]
-    known.instances -= 1
-    if known.instances == 0:
+    del known.instances[agent.agent_id]
+    if not known.instances:
         del pool.types[key]
 
 

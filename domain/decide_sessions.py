@@ -44,9 +44,8 @@ def add_message(context: Context, command: AddMessage, prepared: Prepared, now: 
     if not prepared.sealed:
         return Decision([], key_unavailable(command.session_id))
     sealed = prepared.sealed[0]
-    fields = sealed.fields
     metadata = sealed.metadata
-    field = fields.get
+    field = sealed.fields.get
     return Decision(
         [
             MessageAdded(
@@ -69,7 +68,7 @@ def add_message(context: Context, command: AddMessage, prepared: Prepared, now: 
                 sealed.key_id,
                 metadata if isinstance(metadata, dict) else dict(metadata),
                 field("sealed_metadata"),
-                fields["sealed_content"],
+                sealed.fields["sealed_content"],
                 field("sealed_parts"),
                 field("sealed_audio_url"),
             )

@@ -18,13 +18,13 @@ FUTURE_US = 60_000_000  # how far a caller's clock may be ahead of the writer's
 ENTRIES_MAX = 1024  # a user; some 160 kB
 ENTRIES_KEPT = 768  # after dropping some for want of room, so that looking for them is rare
 PRUNE_FROM = 32  # entries below which looking for old ones is not worth it
-DIGEST_BYTES = 16
-_FIRST_END = DIGEST_BYTES + 8
+DIGEST_BYTES = 16  # of a command's body
+_POSITION_END, _COUNT_END = 8, 12  # an entry: first position, number of events, digest
 
 
 @dataclass(slots=True)
 class Remembered:
-    """The commands of one user. An entry is packed, to be small: digest 16, first position 8, events 4 bytes."""
+    """The commands of one user. An entry is packed, to be small: 8 bytes first position, 4 number of events, digest."""
 
     entries: dict[bytes, bytes] = field(default_factory=dict)
     prune_at: int = PRUNE_FROM
@@ -51,9 +51,9 @@ def recall(commands: Remembered, command_id: bytes, digest: bytes, now: int) -> 
         raise CommandTooOld(f"command {format_id(command_id)}: {_age(id_time, now)}; use a new id if it should run")
     if id_time < now - WINDOW_US:
         raise CommandTooOld(f"command {format_id(command_id)}: {_age(id_time, now)}; it was recorded before")
-    if entry[:DIGEST_BYTES] != digest:
+    if entry[_COUNT_END:] != digest:
         raise CommandIdReused(f"command {format_id(command_id)} was recorded with another body; use a new id")
-    return int.from_bytes(entry[DIGEST_BYTES:_FIRST_END], "big"), int.from_bytes(entry[_FIRST_END:], "big")
+    return int.from_bytes(entry[:_POSITION_END], "big"), int.from_bytes(entry[_POSITION_END:_COUNT_END], "big")
 
 
 def remember(commands: Remembered, command_id: bytes, digest: bytes, recorded_at: int, position: int) -> None:
@@ -61,12 +61,12 @@ def remember(commands: Remembered, command_id: bytes, digest: bytes, recorded_at
     entries = commands.entries
     entry = entries.get(command_id)
     if entry is not None:
-        count = int.from_bytes(entry[_FIRST_END:], "big") + 1
-        entries[command_id] = entry[:_FIRST_END] + count.to_bytes(4, "big")
+        count = int.from_bytes(entry[_POSITION_END:_COUNT_END], "big") + 1
+        entries[command_id] = entry[:_POSITION_END] + count.to_bytes(4, "big") + entry[_COUNT_END:]
         return
     if len(entries) >= commands.prune_at:
         entries = _prune(commands, recorded_at)
-    entries[command_id] = digest + position.to_bytes(8, "big") + b"\x00\x00\x00\x01"
+    entries[command_id] = position.to_bytes(8, "big") + b"\x00\x00\x00\x01" + digest
 
 
 def _prune(commands: Remembered, now: int) -> dict[bytes, bytes]:

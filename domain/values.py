@@ -70,4 +70,4 @@ def check_time(value: object, field: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidInput(field, f"a {type(value).__name__}", "must be a datetime with a time zone, or microseconds")
     if not 0 <= value <= TIME_US_MAX:
-        raise InvalidInput(field, "microseconds out of range", "must be microseconds since the epoch, between 1970 and 9999")
+        raise InvalidInput(field, "a time out of range", "must be between the years 1970 and 9999")
