@@ -106,7 +106,9 @@ def disk(sessions: int) -> tuple[Line, str]:
     parts = (
         f"a message's value {message:.0f} B (ciphertext 229 of them: 200 text, 1 format, 12 nonce, 16 tag), "
         f"row, index and page overhead {a_row - rows[1] / rows[0]:.0f} B an event, "
-        f"and {a_message - a_row:.0f} B for its share of SessionCreated and SessionEnded at {a_session} messages a session"
+        f"and {a_message - a_row:.0f} B its share of the session's other events at {a_session} messages a session"
     )
     figure = message + a_row - rows[1] / rows[0]
-    return Line("disk a 200-character message, in bulk, SQLite", figure, "bytes", wanted="< 500", holds=figure < 500), parts
+    return Line(
+        "disk a 200-character message, in bulk, SQLite", figure, "bytes", wanted="< 500", holds=figure < 500
+    ), parts

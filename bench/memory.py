@@ -51,7 +51,9 @@ def live(directory: str, sessions: int, messages: int) -> float:
             for number, session_id in enumerate(ids):
                 futures.append(
                     ledger.submit(
-                        AddMessage(tenant="acme", user=f"user-{number}", session_id=session_id, role="user", content=CONTENT)
+                        AddMessage(
+                            tenant="acme", user=f"user-{number}", session_id=session_id, role="user", content=CONTENT
+                        )
                     )
                 )
                 if len(futures) == WINDOW:
@@ -98,7 +100,9 @@ def cold(directory: str, others: int) -> tuple[float, float]:
         _wait(futures)
         for n in range(others):
             session = ledger.create_session("acme", f"other-{n}")
-            ledger.submit(EndSession(tenant="acme", user=f"other-{n}", session_id=parse_id(session.session_id))).result()
+            ledger.submit(
+                EndSession(tenant="acme", user=f"other-{n}", session_id=parse_id(session.session_id))
+            ).result()
         colds, warms = [], []
         for n, session_id in enumerate(ids):
             for index in range(21):

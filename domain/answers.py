@@ -36,7 +36,7 @@ from session_ledger.domain.events import (
     SessionEvicted,
     SessionExpired,
 )
-from session_ledger.domain.ids import format_id
+from session_ledger.domain.ids import format_id, session_text
 from session_ledger.domain.results import (
     AgentChanged,
     AgentLeased,
@@ -83,7 +83,7 @@ def _message(events: Sequence[Event], partition: int, position: int, command_id:
         partition=partition,
         position=position,
         command_id=command_id,
-        session_id=format_id(event.session_id),
+        session_id=session_text(event.session_id),
         message_number=event.message_number,
     )
 

@@ -20,13 +20,33 @@ SESSION_NAMESPACE = b"session-ledger import v1"
 
 def new_id(now_us: int) -> bytes:
     """A fresh UUIDv7 of 16 bytes for the time `now_us` (microseconds since the epoch, UTC)."""
-    return _uuid7(now_us, int.from_bytes(os.urandom(10), "big"))
+    try:
+        tail = _tails.pop()
+    except IndexError:
+        tail = _draw()
+    return (now_us // 1000).to_bytes(6, "big") + tail
 
 
 def new_slotted_id(now_us: int, slot: int) -> bytes:
     """A fresh UUIDv7 that carries `slot` (0 to 4095) in its `rand_a` bits."""
-    random = int.from_bytes(os.urandom(8), "big")
-    return _uuid7(now_us, (slot << 64) | random)
+    return with_slot(new_id(now_us), slot)
+
+
+_tails: list[bytes] = []  # random tails, drawn in blocks: one system call for 256 ids. pop and extend are atomic
+
+
+def _draw() -> bytes:
+    block = os.urandom(10 * 256)
+    tails = [
+        bytes((block[i] & 0x0F | 0x70, block[i + 1], block[i + 2] & 0x3F | 0x80)) + block[i + 3 : i + 10]
+        for i in range(0, len(block), 10)
+    ]
+    mine = tails.pop()
+    _tails.extend(tails)
+    return mine
+
+
+os.register_at_fork(after_in_child=_tails.clear)  # a child must not hand out its parent's
 
 
 def with_slot(identifier: bytes, slot: int) -> bytes:
@@ -82,23 +102,34 @@ def _as_uuid8(digest: bytes) -> bytes:
     return bytes(value)
 
 
+@lru_cache(maxsize=65_536)
+def _parse_text(text: str) -> bytes:
+    return UUID(text).bytes
+
+
 def format_id(identifier: bytes) -> str:
     """The UUID text of 16 bytes: ``0192b3c4-....``."""
     text = identifier.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+@lru_cache(maxsize=65_536)
+def session_text(session_id: bytes) -> str:
+    """`format_id`, remembered: a session's id is told with each of its messages."""
+    return format_id(session_id)
+
+
 def parse_id(value: str | UUID | bytes, field: str = "id") -> bytes:
     """The 16 bytes of an id given as text, UUID or bytes. Raises InvalidInput."""
-    if isinstance(value, bytes) and len(value) == 16:
-        return value
-    if isinstance(value, UUID):
-        return value.bytes
     if isinstance(value, str):
         try:
-            return UUID(value).bytes
+            return _parse_text(value)
         except ValueError:
             pass
+    elif isinstance(value, bytes) and len(value) == 16:
+        return value
+    elif isinstance(value, UUID):
+        return value.bytes
     raise InvalidInput(field, f"a {type(value).__name__} that is no id", "must be a UUID as text, UUID or 16 bytes")
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from session_ledger.domain.commands import Command
 from session_ledger.domain.results import Result
-from session_ledger.ledger.ledger import Ledger
+from session_ledger.ledger.methods import Commands
+from session_ledger.ledger.methods_agents import AgentMethods
+from session_ledger.ledger.methods_quotas import QuotaMethods
+from session_ledger.ledger.methods_sessions import SessionMethods
+
+if TYPE_CHECKING:
+    from session_ledger.ledger.ledger import Ledger
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Result)
@@ -23,9 +29,9 @@ class _InLoop:
         return self._ledger.asubmit(command)
 
 
-def _awaitable(method: Callable[Concatenate[Ledger, P], R]) -> Callable[Concatenate[AsyncLedger, P], Awaitable[R]]:
-    def in_loop(self: AsyncLedger, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
-        return cast("Awaitable[R]", method(cast(Ledger, self._in_loop), *args, **kwargs))
+def _awaitable(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[AsyncLedger, P], Awaitable[R]]:
+    def in_loop(self: AsyncLedger, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        return cast("Awaitable[R]", method(cast(Commands, self._in_loop), *args, **kwargs))
 
     in_loop.__name__ = method.__name__
     in_loop.__doc__ = method.__doc__
@@ -38,21 +44,21 @@ class AsyncLedger:
     def __init__(self, ledger: Ledger) -> None:
         self._in_loop = _InLoop(ledger)
 
-    create_session = _awaitable(Ledger.create_session)
-    update_session = _awaitable(Ledger.update_session)
-    add_message = _awaitable(Ledger.add_message)
-    end_session = _awaitable(Ledger.end_session)
-    report_error = _awaitable(Ledger.report_error)
-    import_session = _awaitable(Ledger.import_session)
-    set_quota = _awaitable(Ledger.set_quota)
-    consume_quota = _awaitable(Ledger.consume_quota)
-    check_quota = _awaitable(Ledger.check_quota)
-    release_quota = _awaitable(Ledger.release_quota)
-    report_quota = _awaitable(Ledger.report_quota)
-    set_user_limits = _awaitable(Ledger.set_user_limits)
-    report_authentication_failure = _awaitable(Ledger.report_authentication_failure)
-    register_agent = _awaitable(Ledger.register_agent)
-    acquire_agent = _awaitable(Ledger.acquire_agent)
-    release_agent = _awaitable(Ledger.release_agent)
-    retire_agent = _awaitable(Ledger.retire_agent)
-    set_limits = _awaitable(Ledger.set_limits)
+    create_session = _awaitable(SessionMethods.create_session)
+    update_session = _awaitable(SessionMethods.update_session)
+    add_message = _awaitable(SessionMethods.add_message)
+    end_session = _awaitable(SessionMethods.end_session)
+    report_error = _awaitable(SessionMethods.report_error)
+    import_session = _awaitable(SessionMethods.import_session)
+    set_quota = _awaitable(QuotaMethods.set_quota)
+    consume_quota = _awaitable(QuotaMethods.consume_quota)
+    check_quota = _awaitable(QuotaMethods.check_quota)
+    release_quota = _awaitable(QuotaMethods.release_quota)
+    report_quota = _awaitable(QuotaMethods.report_quota)
+    set_user_limits = _awaitable(QuotaMethods.set_user_limits)
+    report_authentication_failure = _awaitable(QuotaMethods.report_authentication_failure)
+    register_agent = _awaitable(AgentMethods.register_agent)
+    acquire_agent = _awaitable(AgentMethods.acquire_agent)
+    release_agent = _awaitable(AgentMethods.release_agent)
+    retire_agent = _awaitable(AgentMethods.retire_agent)
+    set_limits = _awaitable(QuotaMethods.set_limits)

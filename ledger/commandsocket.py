@@ -25,6 +25,7 @@ from session_ledger.domain.results import Result, SessionsExpired
 from session_ledger.ledger import wire
 
 _Answer = Result | list[int] | list[SessionsExpired]
+GONE = "the owner of the ledger has gone away; nothing was recorded: try again"
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 on Linux, 104 elsewhere
 
 
@@ -168,7 +169,9 @@ class CommandClient:
                 self._socket.sendall(encode(self._number))
             except OSError as error:
                 del self._waiting[self._number]
-                raise LogUnavailable("the owner of the ledger has gone away; nothing was recorded: try again") from error
+                raise LogUnavailable(
+                    "the owner of the ledger has gone away; nothing was recorded: try again"
+                ) from error
         return future
 
     def _read(self) -> None:
@@ -183,9 +186,9 @@ class CommandClient:
                 else:
                     future.set_result(outcome)
         except OSError:
-            pass  # noqa: S110 - hung up: told below to whoever waits
+            pass
         with self._lock:
-            self._closed = LogUnavailable("the owner of the ledger has gone away; nothing was recorded: try again")
+            self._closed = LogUnavailable(GONE)
             waiting, self._waiting = self._waiting, {}
         for future, command_id in waiting.values():
             unknown = OutcomeUnknown(

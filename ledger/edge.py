@@ -12,8 +12,8 @@ from dataclasses import replace
 import msgspec
 
 from session_ledger.domain import commands as c
-from session_ledger.domain.errors import InvalidInput
 from session_ledger.domain.events import (
+    TOPIC_BY_EVENT,
     AuthenticationFailed,
     ErrorReported,
     Event,
@@ -21,7 +21,6 @@ from session_ledger.domain.events import (
     SessionCreated,
     SessionEnded,
     SessionUpdated,
-    TOPIC_BY_EVENT,
 )
 from session_ledger.domain.ids import new_id, new_slotted_id, slot_of_user
 from session_ledger.domain.validate import Rules, validate
@@ -162,9 +161,7 @@ class Edge:
             ended, size = self._texts(key, SessionEnded)
             sealed.append(ended)
             total += size
-        prepared = c.Prepared(
-            command, command_id, key.digest(body), tuple(sealed), command.session_id, key.commitment
-        )
+        prepared = c.Prepared(command, command_id, key.digest(body), tuple(sealed), command.session_id, key.commitment)
         return prepared, (key,), total
 
     # --- pieces -----------------------------------------------------------------------------------------------------

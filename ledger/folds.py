@@ -1,4 +1,4 @@
-"""Folded state of a partition: what `decide` looks at, in memory for the users at work, in the state file for the rest."""
+"""Folded state of a partition: what `decide` looks at. Users at work are in memory, the rest in the state file."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from session_ledger.domain.commands import PublishSchema
 from session_ledger.domain.errors import Misconfigured, NotOwner
-from session_ledger.domain.results import Result
+from session_ledger.domain.results import Result, SessionsExpired
 from session_ledger.ledger import wire
 from session_ledger.ledger.backend import Remote, Shards
 from session_ledger.ledger.commandsocket import CommandClient, CommandServer, socket_path
@@ -63,7 +63,7 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
             write=write,
             take_over=take_over,
             replica_dir=str(place.directory),
-            **settings.kafka_client,
+            **settings.kafka_client,  # type: ignore[arg-type]  # its own check names an option that it does not know
         )
     if place.directory is None:
         from session_ledger.ledger.log.memory import MemoryLog
@@ -84,10 +84,8 @@ def open_envelope(
     path = settings.keyring or directory / "keyring.json"
     vault = SQLiteVault(directory / "vault.db", readonly=readonly)
     try:
-        if readonly or not vault.empty():
-            keyring = Keyring.open(path)
-        else:
-            keyring = Keyring.open_or_create(path)
+        must_exist = readonly or not vault.empty()
+        keyring = Keyring.open(path) if must_exist else Keyring.open_or_create(path)
     except BaseException:
         vault.close()
         raise
@@ -158,7 +156,10 @@ def _own(log: Log, directory: Path | None, settings: Settings, clock_us: Callabl
         backend = Shards(log, edge, started[1:], control, clock_us, closing)
         _publish_schemas(backend, codec.library, control_folds)
         if directory is not None:
-            requests = {wire.POSITIONS: backend.positions, wire.EXPIRE: backend.expire_due}
+            requests: dict[str, Callable[[], list[int] | list[SessionsExpired]]] = {
+                wire.POSITIONS: backend.positions,
+                wire.EXPIRE: backend.expire_due,
+            }
             server = CommandServer(socket_path(directory), backend.submit, requests)
             closing.insert(0, server.close)
     except BaseException:
@@ -174,9 +175,7 @@ def _publish_schemas(backend: Shards, library: Library, control: ControlFolds) -
     """Make the text of every schema that this version writes a fact, once, so that any reader can resolve it."""
     under_way: list[Future[Result]] = [
         backend.submit(
-            PublishSchema(
-                tenant="", name=schema.topic, fingerprint=schema.fingerprint, schema_json=schema.text
-            )
+            PublishSchema(tenant="", name=schema.topic, fingerprint=schema.fingerprint, schema_json=schema.text)
         )
         for schema in library
         if not control.knows_schema(schema.fingerprint)

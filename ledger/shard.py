@@ -140,7 +140,9 @@ class Shard:
         self._thread.join(max(deadline_s - time.monotonic(), 0))
         if self._thread.is_alive():
             self._abandoned = True
-            left = self._reject(LedgerClosed("the ledger was closed before this command was taken; nothing was recorded"))
+            left = self._reject(
+                LedgerClosed("the ledger was closed before this command was taken; nothing was recorded")
+            )
             self._thread.join(STOP_S)
             return left
         return 0
@@ -300,7 +302,9 @@ class Shard:
             self._log.append(records)
         except OutcomeUnknown as unknown:
             if not self._settled(batch_id, records[0].position, unknown):
-                raise AppendFailed("the log did not take the append; nothing was recorded: repeat the command") from unknown
+                raise AppendFailed(
+                    "the log did not take the append; nothing was recorded: repeat the command"
+                ) from unknown
 
     def _settled(self, batch_id: bytes, first_position: int, unknown: OutcomeUnknown) -> bool:
         deadline_s = time.monotonic() + self._settings.settle_timeout_s
@@ -350,9 +354,7 @@ class Shard:
         first, count = decision.repeat
         events: list[Event] = []
         for record in self._log.read(first - 1, count):
-            events.append(
-                self._codec.decode(record.value, record.topic, partition=partition, position=record.position)
-            )
+            events.append(self._codec.decode(record.value, record.topic, partition=partition, position=record.position))
         return replace(result_of(pending.prepared.command, events, partition, first + count - 1), repeated=True)
 
 

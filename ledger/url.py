@@ -53,7 +53,9 @@ def _kafka(url: str, rest: str) -> LedgerUrl:
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = set(options) - {"partitions", "replica", "replication"}
     if unknown:
-        raise Misconfigured(f"{url!r} has unknown options {sorted(unknown)}: partitions, replica and replication are known")
+        raise Misconfigured(
+            f"{url!r} has unknown options {sorted(unknown)}: partitions, replica and replication are known"
+        )
     partitions = _number(url, options.get("partitions", str(DEFAULT_KAFKA_PARTITIONS)), "partitions")
     if partitions > SLOTS or partitions & (partitions - 1):
         raise Misconfigured(f"{url!r}: partitions must be a power of two from 1 to {SLOTS}")

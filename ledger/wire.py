@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,13 +18,20 @@ _LENGTH = struct.Struct(">I")
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def _concrete(module: object, root: type) -> dict[str, type]:
+T = TypeVar("T")
+
+
+def _concrete(module: object, root: type[T]) -> dict[str, type[T]]:
     found = (value for value in vars(module).values() if isinstance(value, type) and issubclass(value, root))
     return {cls.__name__: cls for cls in found}
 
 
-_COMMANDS = {name: msgspec.msgpack.Decoder(cls) for name, cls in _concrete(commands, Command).items()}
-_RESULTS = {name: msgspec.msgpack.Decoder(cls) for name, cls in _concrete(results, Result).items()}
+_COMMANDS: dict[str, msgspec.msgpack.Decoder[Command]] = {
+    name: msgspec.msgpack.Decoder(cls) for name, cls in _concrete(commands, Command).items()
+}
+_RESULTS: dict[str, msgspec.msgpack.Decoder[Result]] = {
+    name: msgspec.msgpack.Decoder(cls) for name, cls in _concrete(results, Result).items()
+}
 _ERRORS = {cls.code: cls for cls in _concrete(errors, SessionLedgerError).values() if "code" in vars(cls)}
 _frame = msgspec.msgpack.Decoder(tuple[int, str, bytes]).decode
 _error_fields = msgspec.msgpack.Decoder(dict[str, Any]).decode
@@ -67,7 +74,9 @@ def decode_request(frame: bytes) -> tuple[int, Command | str]:
         try:
             command: Command = _COMMANDS[name].decode(body)
         except msgspec.MsgspecError as error:
-            raise InvalidInput("command", f"a frame that is no {name} ({error})", "must be a command's fields") from error
+            raise InvalidInput(
+                "command", f"a frame that is no {name} ({error})", "must be a command's fields"
+            ) from error
         return number, command
     return number, kind
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from typing import cast
 
 from session_ledger.domain.errors import KeyNotStored, KeyUnavailable
 from session_ledger.domain.ids import format_id
@@ -56,6 +57,10 @@ class VaultEnvelope(Envelope):
     def session_key(
         self, tenant: str, user: str, session_id: bytes, *, create: bool = False, fresh: bool = False
     ) -> DataKey | None:
+        key = cast("dict[tuple[str, str, bytes], SealingKey]", self._keys).get((tenant, user, session_id))
+        if key is not None:  # found without making a Scope, which is this tuple
+            key.used = True
+            return key
         return self._key(Scope(tenant, user, session_id), create, fresh)
 
     def account_key(self, tenant: str, user: str, *, create: bool = False) -> DataKey | None:

@@ -1,0 +1,90 @@
+"""The facade's commands about agents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from session_ledger.domain import commands as c
+from session_ledger.domain import results as r
+from session_ledger.domain.ids import new_id, parse_id, with_slot
+from session_ledger.ledger.methods import Commands, Id, optional_id
+
+
+class AgentMethods(Commands):
+    """Register, acquire, release, retire."""
+
+    def register_agent(
+        self,
+        tenant: str,
+        agent_type: str,
+        *,
+        capabilities: Sequence[str] = (),
+        partition: int = 0,
+        command_id: Id | None = None,
+    ) -> r.AgentChanged:
+        """Register an agent instance in a partition; only that partition's sessions can acquire it."""
+        own = optional_id(command_id, "command_id") or new_id(time.time_ns() // 1000)
+        command = c.RegisterAgent(
+            tenant=tenant,
+            agent_type=agent_type,
+            capabilities=tuple(sorted(set(capabilities))),
+            agent_id=with_slot(own, partition),  # derived, so that a repeat registers the same instance
+            command_id=own,
+        )
+        return self._run(command, r.AgentChanged)
+
+    def acquire_agent(
+        self,
+        tenant: str,
+        user: str,
+        session_id: Id,
+        agent_type: str,
+        *,
+        capabilities: Sequence[str] = (),
+        command_id: Id | None = None,
+    ) -> r.AgentLeased:
+        """Lease a free instance for a live session. Raises NoAgentAvailable (retriable), AgentTypeUnknown."""
+        command = c.AcquireAgent(
+            tenant=tenant,
+            user=user,
+            session_id=parse_id(session_id, "session_id"),
+            agent_type=agent_type,
+            capabilities=tuple(sorted(set(capabilities))),
+            command_id=optional_id(command_id, "command_id"),
+        )
+        return self._run(command, r.AgentLeased)
+
+    def release_agent(
+        self,
+        tenant: str,
+        user: str,
+        session_id: Id,
+        agent_id: Id,
+        *,
+        reset: str = "not_reported",
+        command_id: Id | None = None,
+    ) -> r.AgentChanged:
+        """End a lease. `reset`: verified, failed or not_reported. Raises AgentNotHeld."""
+        command = c.ReleaseAgent(
+            tenant=tenant,
+            user=user,
+            session_id=parse_id(session_id, "session_id"),
+            agent_id=parse_id(agent_id, "agent_id"),
+            reset=reset,
+            command_id=optional_id(command_id, "command_id"),
+        )
+        return self._run(command, r.AgentChanged)
+
+    def retire_agent(
+        self, tenant: str, agent_id: Id, *, reason: str = "retired", force: bool = False, command_id: Id | None = None
+    ) -> r.AgentChanged:
+        """Take an instance out. Raises AgentNotFound, AgentBusy (unless `force`: the lease is released first)."""
+        command = c.RetireAgent(
+            tenant=tenant,
+            agent_id=parse_id(agent_id, "agent_id"),
+            reason=reason,
+            force=force,
+            command_id=optional_id(command_id, "command_id"),
+        )
+        return self._run(command, r.AgentChanged)
