@@ -1,0 +1,132 @@
+"""`session-ledger export`: sessions with their history as JSONL, the oldest first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from session_ledger.cli.options import DEFAULT_TENANT, AsJson, Tenant, Url
+
+if TYPE_CHECKING:
+    from session_ledger.consumers.records import MessageView, SessionView
+    from session_ledger.consumers.views import Views
+
+PAGE = 1000
+
+
+def export_chats(
+    tenant: Tenant = DEFAULT_TENANT,
+    user: Annotated[
+        str | None, typer.Option("--user", "-U", metavar="NAME", show_default=False, help="Only this user's sessions.")
+    ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option("--session", metavar="SESSION", show_default=False, help="Only this one; needs --user."),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output.")
+    ] = "-",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export sessions as JSONL: OpenAI chat form and our own fields. `import` reads it back to the same history.
+
+    A file is complete or not there: it is written beside and put in place at the end. With --json a summary is
+    written on stdout, where the lines do not go there themselves.
+    """
+    from session_ledger.cli.opening import open_views
+    from session_ledger.cli.output import progress, say, warn, write_json
+    from session_ledger.domain.errors import InvalidInput
+
+    if session is not None and user is None:
+        raise InvalidInput("--session", "without --user", "every session is looked up by tenant and user")
+    sessions = messages = 0
+    failures: list[dict[str, str]] = []
+    with open_views(url) as views, _opened(output) as out, progress(quiet=as_json) as bar:
+        found = _wanted(views, tenant, user, session)
+        for one, owner in bar.track(found, description="sessions"):
+            view = views.session(tenant, owner, one, fresh=False)
+            history = list(_history(views, view))
+            problem = view.unreadable or next((m.unreadable for m in history if m.unreadable), None)
+            if problem is not None:
+                failures.append({"session_id": view.session_id, "reason": problem})
+                warn(f"session {view.session_id} is not exported: {problem}")
+                continue
+            out.write(_line(view, history))
+            sessions, messages = sessions + 1, messages + len(history)
+    summary = f"{sessions:,} sessions with {messages:,} messages exported, {len(failures):,} could not be read"
+    if as_json and output != "-":
+        write_json({"sessions": sessions, "messages": messages, "failures": failures, "file": output})
+    elif output != "-":
+        say(f"{summary} to {output}")
+    elif not as_json:
+        warn(summary)
+    raise typer.Exit(1 if failures else 0)
+
+
+def _wanted(views: Views, tenant: str, user: str | None, session: str | None) -> list[tuple[bytes, str]]:
+    """(session id, user) of what is to be exported, by id: in the order in which they began.
+
+    Pages go by last activity, so a session that becomes active meanwhile moves to the front: the front is looked at
+    again until it holds nothing new.
+    """
+    from session_ledger.domain.ids import parse_id
+
+    if session is not None and user is not None:
+        return [(parse_id(session, "--session"), user)]
+    found: dict[bytes, str] = {}
+    while True:
+        before, cursor = len(found), None
+        while True:
+            if user is None:
+                page = views.tenant_sessions(tenant, status=None, limit=PAGE, after=cursor, fresh=False)
+            else:
+                page = views.sessions(tenant, user, status=None, limit=PAGE, after=cursor, fresh=False)
+            known = sum(parse_id(view.session_id) in found for view in page)
+            found.update((parse_id(view.session_id), view.user) for view in page)
+            cursor = page.next
+            if cursor is None or (before and known == len(page)):
+                break
+        if len(found) == before:
+            return sorted(found.items())
+
+
+def _history(views: Views, session: SessionView) -> Iterator[MessageView]:
+    after = 0
+    while after < session.messages:
+        page = views.history(session.tenant, session.user, session.session_id, after=after, limit=PAGE, fresh=False)
+        if not page:
+            return
+        yield from page
+        after = page[-1].number
+
+
+def _line(session: SessionView, history: list[MessageView]) -> str:
+    from session_ledger.cli.export_lines import line_of
+
+    return line_of(session, history[: session.messages]) + "\n"
+
+
+@contextmanager
+def _opened(output: str) -> Iterator[TextIO]:
+    """Standard output, or a file that appears whole; UTF-8 whatever the locale."""
+    if output == "-":
+        with open(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n") as out:
+            yield out
+        return
+    path = Path(output)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8", newline="\n") as out:
+            yield out
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,175 @@
+"""`session-ledger import`: transcripts of OpenAI chat and ShareGPT into the ledger, each line a session."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from session_ledger.cli.options import DEFAULT_TENANT, AsJson, TakeOver, Url
+
+if TYPE_CHECKING:
+    from session_ledger.cli.import_run import Failure, Importer, Summary
+
+
+def import_chats(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSONL, plain or gzip; - is standard input.")],
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant",
+            "-t",
+            metavar="NAME",
+            envvar="SESSION_LEDGER_TENANT",
+            show_default=False,
+            help="Whose sessions they become. Default: what a line names, else 'default'.",
+        ),
+    ] = None,
+    user: Annotated[
+        str, typer.Option("--user", "-U", metavar="NAME", help="Whose they are where a line names no user.")
+    ] = "imported",
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="What lines without an id are known by, with their number. Default: the file's name.",
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="auto, openai or sharegpt.")] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first bad line, before anything of it is recorded.")
+    ] = False,
+    url: Url = None,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import chats: each line becomes a session that has ended, with its original times.
+
+    OpenAI chat ({"messages": [...], "id"?, "user_id"?, "created_at"?, "metadata"?}) or ShareGPT ({"conversations":
+    [...]}), one JSON object a line, or one JSON array of them. Importing again adds nothing: a session's id follows
+    from the tenant, the user and the line's id, or else from the source's name and the line's number. A bad line is
+    reported and the rest goes on (exit code 1).
+    """
+    from session_ledger.cli.import_formats import FORMATS
+    from session_ledger.domain.errors import InvalidInput
+
+    if form not in FORMATS:
+        raise InvalidInput("--format", f"{len(form)} characters", f"must be one of {', '.join(FORMATS)}")
+    if source is not None and len(files) > 1:
+        raise InvalidInput(
+            "--source", f"one name for {len(files)} files", "must name one file's lines: import them one by one"
+        )
+    missing = next((file for file in files if file != "-" and not Path(file).exists()), None)
+    if missing is not None:
+        raise InvalidInput("FILE", f"{missing!r}, which does not exist", "must be a file that can be read, or -")
+    started = time.perf_counter()
+    summary, stopped_by = _run(files, tenant, user, source, form, strict, url, take_over, as_json)
+    _report(summary, time.perf_counter() - started, as_json, stopped_by is not None)
+    if stopped_by is not None:
+        raise stopped_by
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+def _run(
+    files: list[str],
+    tenant: str | None,
+    user: str,
+    source: str | None,
+    form: str,
+    strict: bool,
+    url: str | None,
+    take_over: bool,
+    as_json: bool,
+) -> tuple[Summary, BaseException | None]:
+    """(what was done, what stopped it before the end)."""
+    from session_ledger.cli.import_run import Importer, StrictStop
+    from session_ledger.cli.opening import open_ledger
+    from session_ledger.domain.errors import SessionLedgerError
+    from session_ledger.ledger.settings import Settings
+
+    rules = Settings().rules
+    with open_ledger(url, take_over) as ledger:
+        importer = Importer(
+            ledger,
+            rules,
+            tenant=tenant,
+            default_tenant=DEFAULT_TENANT,
+            user=user,
+            form=form,
+            strict=strict,
+            on_failure=_tell,
+        )
+        try:
+            _each(files, source, importer, as_json)
+        except StrictStop:
+            _drain(importer)
+        except (SessionLedgerError, KeyboardInterrupt) as error:
+            return importer.summary, error
+    return importer.summary, None
+
+
+def _each(files: list[str], name: str | None, importer: Importer, quiet: bool) -> None:
+    from session_ledger.cli.import_source import open_source
+    from session_ledger.cli.output import clean, progress
+
+    with progress(quiet=quiet) as bar:
+        for file in files:
+            total = Path(file).stat().st_size // 1024 if file != "-" else None
+            task = bar.add_task(f"{clean(Path(file).name)} (kB)", total=total)
+            with open_source(file, name) as source:
+                done = 0
+
+                def on_line(source=source, task=task) -> None:  # type: ignore[no-untyped-def]
+                    nonlocal done
+                    done += 1
+                    if done % 256 == 0:
+                        bar.update(task, completed=source.consumed // 1024)
+
+                importer.run(source, on_line)
+        importer.finish()
+
+
+def _drain(importer: Importer) -> None:
+    """What was sent before the bad line is recorded, whatever else fails."""
+    from session_ledger.cli.import_run import StrictStop
+
+    while True:
+        try:
+            importer.finish()
+            return
+        except StrictStop:
+            continue
+
+
+def _tell(failure: Failure) -> None:
+    from session_ledger.cli.output import clean, warn
+
+    warn(f"{clean(failure.file)}:{failure.line}: {clean(failure.reason)}")
+
+
+def _report(summary: Summary, seconds: float, as_json: bool, stopped: bool) -> None:
+    from dataclasses import asdict
+
+    from session_ledger.cli.output import say, warn, write_json
+
+    if as_json:
+        document = asdict(summary)
+        document["failures_not_listed"] = summary.failed - len(summary.failures)
+        document["seconds"] = round(seconds, 3)
+        write_json(document)
+        return
+    rate = summary.messages / seconds if seconds else 0.0
+    say(
+        f"{summary.sessions:,} sessions with {summary.messages:,} messages added, "
+        f"{summary.already_there:,} already there, {summary.failed:,} failed; "
+        f"{summary.lines:,} lines in {seconds:.1f} s ({rate:,.0f} messages/s)"
+    )
+    if summary.stopped:
+        warn("stopped at the first bad line (--strict): nothing of it is recorded, what came before it is")
+    elif stopped:
+        warn("stopped before the end: what is counted above is recorded; import again, that adds only what is missing")
+    elif summary.failed:
+        warn("correct the lines named above and import the file again: that adds only what is missing")

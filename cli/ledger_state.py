@@ -1,0 +1,158 @@
+"""`session-ledger stats`, `verify`, `rebuild`, `lag`, `position`: the state of the ledger and of its views."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from session_ledger.cli.options import AsJson, Url
+
+if TYPE_CHECKING:
+    from session_ledger.consumers.findings import Findings
+    from session_ledger.consumers.views import Views
+
+
+def stats(
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", "-t", metavar="NAME", show_default=False, help="Default: all tenants.")
+    ] = None,
+    busiest: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="How many of the busiest users.")] = 10,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count sessions, endings by reason, messages, refusals and agents, and name the busiest users."""
+    from session_ledger.cli.opening import open_views
+    from session_ledger.cli.output import write_json
+    from session_ledger.cli.stats_report import document_of, show_stats
+
+    with open_views(url) as views:
+        found = views.stats(tenant, busiest=busiest)
+    if as_json:
+        write_json(document_of(found))
+    else:
+        show_stats(found)
+
+
+def verify(url: Url = None, as_json: AsJson = False) -> None:
+    """Check the whole log against its own rules, and the views against the log, row for row.
+
+    Exit code 1 and the differences when anything is not as it must be. Nothing but the views' lag is changed.
+    """
+    from session_ledger.cli.opening import acknowledged, url_of
+    from session_ledger.cli.output import write_json
+    from session_ledger.consumers.tail import PartitionStopped
+    from session_ledger.consumers.verify import verify as check
+    from session_ledger.consumers.views import Views
+    from session_ledger.schemas.codec import Codec
+
+    place = url_of(url)
+    to = acknowledged(place)
+    with Views.open(place) as views, _counting("records checked", _records(views), as_json) as on_progress:
+        with suppress(PartitionStopped):  # the check says what it is, and where
+            views.refresh(to)
+        found = check(views.log, Codec(), views.store, to=to, on_progress=on_progress)
+    if as_json:
+        fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        write_json({"ok": found.ok, **fields})
+    else:
+        _show_findings(found)
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def rebuild(url: Url = None, as_json: AsJson = False) -> None:
+    """Throw the views away and make them again from the log; readers see the old ones until the new are complete."""
+    import time
+
+    from session_ledger.cli.opening import acknowledged, url_of
+    from session_ledger.cli.output import say, write_json
+    from session_ledger.consumers.views import Views
+
+    place = url_of(url)
+    to = acknowledged(place)
+    started = time.perf_counter()
+    with Views.open(place) as views, _counting("records folded", _records(views), as_json) as on_progress:
+        records = views.projector.rebuild(to, on_progress=on_progress)
+        positions = views.projector.positions()
+    seconds = time.perf_counter() - started
+    if as_json:
+        write_json({"records": records, "seconds": round(seconds, 3), "positions": positions})
+    else:
+        say(f"{records:,} records folded in {seconds:.1f} s ({records / seconds:,.0f} a second)")
+
+
+def lag(url: Url = None, as_json: AsJson = False) -> None:
+    """Say how far the views are behind the log; nothing is folded. Exit code 1 when a partition is stopped."""
+    from session_ledger.cli.opening import url_of
+    from session_ledger.cli.output import table, write_json
+    from session_ledger.consumers.views import Views
+
+    with Views.open(url_of(url)) as views:
+        rows = views.projector.lag()
+    if as_json:
+        write_json({"partitions": [{**_fields(row), "behind": row.behind} for row in rows]})
+    else:
+        shown = [(_name(r.partition), r.end, r.position, r.behind, r.quarantined, r.stopped) for r in rows]
+        table(("partition", "log ends at>", "views at>", "behind>", "quarantined>", "stopped"), shown)
+    raise typer.Exit(1 if any(row.stopped for row in rows) else 0)
+
+
+def position(url: Url = None, as_json: AsJson = False) -> None:
+    """Print a receipt of every projection: position, records folded, and a hash over them."""
+    from session_ledger.cli.opening import url_of
+    from session_ledger.cli.output import say, table, write_json
+    from session_ledger.consumers.views import Views
+
+    with Views.open(url_of(url)) as views:
+        receipts = views.projector.receipts()
+    if as_json:
+        write_json({"receipts": receipts})
+    elif not receipts:
+        say("nothing is folded yet; any read folds, and so does `session-ledger rebuild`")
+    else:
+        rows = [(r.projection, _name(r.partition), r.position, r.count, r.root.hex()[:32]) for r in receipts]
+        table(("projection", "partition", "position>", "records>", "root (first half)"), rows)
+
+
+def _show_findings(found: Findings) -> None:
+    from session_ledger.cli.output import clean, say
+
+    say(f"{found.records:,} records of the log checked against its rules, the last at")
+    say("  " + ", ".join(f"{_name(number)}: {end:,}" for number, end in sorted(found.ends.items())))
+    say(f"{sum(found.rows.values()):,} rows of the views compared with the log, as it was folded at")
+    say("  " + ", ".join(f"{_name(number)}: {at:,}" for number, at in sorted(found.compared.items())))
+    for table, rows in sorted(found.rows.items()):
+        say(f"    {table}: {rows:,} rows")
+    if found.ok:
+        say("everything agrees")
+        return
+    say(f"{len(found.findings) + found.more:,} findings:")
+    for finding in found.findings:
+        say(f"  {clean(finding)}")
+    if found.more:
+        say(f"  and {found.more:,} more")
+
+
+def _name(partition: int) -> str:
+    return "control log" if partition < 0 else f"partition {partition}"
+
+
+def _records(views: Views) -> int:
+    return sum(log.end() for log in (views.log.control, *views.log.partitions))
+
+
+@contextmanager
+def _counting(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    from session_ledger.cli.output import progress
+
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _fields(record: object) -> dict[str, object]:
+    assert dataclasses.is_dataclass(record)
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}

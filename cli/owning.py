@@ -1,0 +1,129 @@
+"""`session-ledger serve` and `expire`: owning a ledger for others, and recording what has timed out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from session_ledger.cli.options import AsJson, TakeOver, Url
+
+if TYPE_CHECKING:
+    import threading
+
+    from session_ledger.ledger.ledger import Ledger
+
+WAKE_S = 0.5  # how soon a stop is noticed where the platform does not wake a waiting thread
+
+
+def serve(
+    expire_every: Annotated[
+        str, typer.Option(metavar="TIME", help="How often timed-out sessions are recorded; 0: never.")
+    ] = "30s",
+    url: Url = None,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Own the ledger and answer the commands of other processes on this machine, until SIGINT or SIGTERM.
+
+    Stopping serves what is queued first. With --json: one line when it serves, one a sweep that found something, one
+    at the end.
+    """
+    from session_ledger.cli.opening import open_ledger
+    from session_ledger.cli.output import clean, say, write_json
+    from session_ledger.cli.signals import until_stopped
+    from session_ledger.cli.values import seconds_of
+    from session_ledger.domain.errors import NotOwner
+
+    every = seconds_of(expire_every, "--expire-every") or 0.0
+    with until_stopped() as stop:
+        with open_ledger(url, take_over) as ledger:
+            if not ledger.is_owner:
+                raise NotOwner(f"another process serves {ledger.url} already: stop it first, or add --take-over")
+            _say_serving(ledger, as_json)
+            _sweep_until(stop, ledger, every, as_json)
+            positions = ledger.positions()
+        if as_json:
+            write_json({"stopped": ledger.url, "positions": _by_partition(positions)})
+        else:
+            say(f"stopped {clean(ledger.url)}: everything taken was served; {_positions(positions)}")
+
+
+def expire(
+    every: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", show_default=False, help="Go on, a sweep every so often, until stopped."),
+    ] = None,
+    url: Url = None,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Record the expiry of every session whose time is over: one sweep, or with --every until SIGINT or SIGTERM."""
+    from session_ledger.cli.opening import open_ledger
+    from session_ledger.cli.signals import until_stopped
+    from session_ledger.cli.values import seconds_of
+    from session_ledger.domain.errors import InvalidInput
+
+    seconds = seconds_of(every, "--every")
+    if seconds == 0:
+        raise InvalidInput("--every", "0", "must be longer")
+    if seconds is None:
+        with open_ledger(url, take_over) as ledger:
+            _sweep(ledger, as_json, quiet=False)
+        return
+    with until_stopped() as stop, open_ledger(url, take_over) as ledger:
+        _sweep(ledger, as_json, quiet=True)
+        _sweep_until(stop, ledger, seconds, as_json)
+
+
+def _sweep_until(stop: threading.Event, ledger: Ledger, every_s: float, as_json: bool) -> None:
+    import time
+
+    due = time.monotonic() + every_s
+    while not stop.wait(WAKE_S if every_s == 0 else max(0.0, min(WAKE_S, due - time.monotonic()))):
+        if every_s and time.monotonic() >= due:
+            _sweep(ledger, as_json, quiet=True)
+            due = time.monotonic() + every_s
+
+
+def _sweep(ledger: Ledger, as_json: bool, *, quiet: bool) -> None:
+    """One sweep; `quiet`: one that finds nothing is not told."""
+    import sys
+
+    from session_ledger.cli.output import say, write_json
+
+    results = ledger.expire_due()
+    sessions = [session_id for result in results for session_id in result.session_ids]
+    if quiet and not sessions:
+        return
+    if as_json:
+        write_json({"expired": len(sessions), "users": len(results), "session_ids": sessions})
+    else:
+        say(f"{len(sessions):,} sessions of {len(results):,} users expired")
+    sys.stdout.flush()
+
+
+def _say_serving(ledger: Ledger, as_json: bool) -> None:
+    import os
+    import sys
+
+    from session_ledger.cli.output import clean, say, write_json
+
+    positions = ledger.positions()
+    if as_json:
+        serving = {"serving": ledger.url, "name": ledger.name, "process": os.getpid()}
+        write_json({**serving, "durability": ledger.durability, "positions": _by_partition(positions)})
+    else:
+        say(f"serving {clean(ledger.url)} as process {os.getpid()}; {_positions(positions)}")
+        say(f"durability: {ledger.durability}")
+        say("commands of other processes on this machine are answered; Ctrl-C stops")
+    sys.stdout.flush()
+
+
+def _by_partition(positions: list[int]) -> dict[str, int]:
+    return {str(number): position for number, position in enumerate(positions[:-1])} | {"-1": positions[-1]}
+
+
+def _positions(positions: list[int]) -> str:
+    facts = f"{sum(positions[:-1]):,} facts in {len(positions) - 1} partition{'s' if len(positions) > 2 else ''}"
+    return f"{facts}, {positions[-1]:,} in the control log"
