@@ -38,6 +38,7 @@ class Judge:
         self.owner: dict[bytes, Who] = {}
         self.messages: dict[bytes, int] = {}
         self.amounts: dict[tuple[Who, str], dict[bytes, tuple[int, Decimal]]] = defaultdict(dict)
+        self.open: dict[bytes, tuple[int, Decimal]] = {}
         self.refused_at: dict[tuple[Who, str], int] = {}
         self.refused = 0
         self.holder: dict[bytes, bytes | None] = {}
@@ -59,9 +60,11 @@ class Judge:
         if isinstance(event, QuotaConsumed):
             self._consumed(who, event)
         elif isinstance(event, QuotaReleased):
-            at, amount = self.amounts[who, event.resource][event.reservation_id]
+            at, amount = self.open.pop(event.reservation_id)
             assert Decimal(0) <= event.amount <= amount
-            self.amounts[who, event.resource][event.reservation_id] = (at, amount - event.amount)
+            amounts = self.amounts[who, event.resource]
+            if event.reservation_id in amounts:
+                amounts[event.reservation_id] = (at, amount - event.amount)
         elif isinstance(event, QuotaRefused):
             before = self.refused_at.get((who, event.resource))
             assert before is None or before + SECOND <= event.recorded_at
@@ -104,11 +107,14 @@ class Judge:
             self.importing.discard(session_id)
 
     def _consumed(self, who: Who, event: QuotaConsumed) -> None:
-        amounts = self.amounts[who, event.resource]
-        amounts[event.event_id] = (event.recorded_at, event.amount)
+        """What left a window is forgotten, so a longer period that is set later starts from what is remembered."""
         start = event.recorded_at - event.period_ms * 1000
-        used = sum((amount for at, amount in amounts.values() if at > start), Decimal(0))
-        assert used <= event.used <= event.limit
+        amounts = {key: value for key, value in self.amounts[who, event.resource].items() if value[0] > start}
+        amounts[event.event_id] = (event.recorded_at, event.amount)
+        self.amounts[who, event.resource] = amounts
+        if event.reserved:
+            self.open[event.event_id] = amounts[event.event_id]
+        assert sum((amount for _, amount in amounts.values()), Decimal(0)) <= event.used <= event.limit
 
     def _agent(self, event: Event) -> None:
         if isinstance(event, AgentRegistered):
