@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.broker.broker import READY_S, Broker
 from tests.broker.libs import ensure_libs
@@ -60,6 +61,8 @@ class SharedBroker:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The controller makes the directory of the run; test processes are told of it."""
+    settings.register_profile("session-ledger", deadline=None)  # a busy machine is slow, not wrong
+    settings.load_profile("session-ledger")
     told: dict[str, str] | None = getattr(config, "workerinput", None)
     config.stash[RUN_DIRECTORY] = (
         Path(told["run_directory"]) if told else Path(tempfile.mkdtemp(prefix="session-ledger-tests-"))
