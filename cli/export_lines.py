@@ -18,13 +18,14 @@ def line_of(session: SessionView, messages: list[MessageView]) -> str:
     """The line, without its end. Fields that say nothing are left out."""
     imported = session.status == "imported"
     metadata = dict(session.metadata)
-    source_id = metadata.pop(ID_KEY, None) if imported else None
+    if imported:
+        metadata.pop(ID_KEY, None)
     end = {name: metadata.pop(_END + name, None) for name in ("status", "reason", "by")} if imported else _end(session)
     line: dict[str, Json] = {
-        "id": source_id or session.session_id,
+        "id": source_id_of(session),
         "tenant": session.tenant,
         "user_id": session.user,
-        "created_at": _time(session.occurred_at if imported else session.occurred_at or session.created_at),
+        "created_at": _time(began_at(session)),
         "ended_at": _time(session.end_occurred_at if imported else session.end_occurred_at or session.ended_at),
         "title": session.title,
         "kind": session.kind,
@@ -38,6 +39,17 @@ def line_of(session: SessionView, messages: list[MessageView]) -> str:
     line["messages"] = [_message(message, imported) for message in messages]
     line[OURS] = OURS_VERSION
     return _encode(line)
+
+
+def source_id_of(session: SessionView) -> str:
+    """The id of the line: that of the source which a session was imported from, else its own."""
+    imported_as = session.metadata.get(ID_KEY) if session.status == "imported" else None
+    return imported_as or session.session_id
+
+
+def began_at(session: SessionView) -> datetime | None:
+    """When the session began; of an imported one only if its source said so."""
+    return session.occurred_at or (None if session.status == "imported" else session.created_at)
 
 
 def _end(session: SessionView) -> dict[str, Json]:

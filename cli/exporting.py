@@ -71,16 +71,17 @@ def export_chats(
 
 
 def _wanted(views: Views, tenant: str, user: str | None, session: str | None) -> list[tuple[bytes, str]]:
-    """(session id, user) of what is to be exported, by id: in the order in which they began.
+    """(session id, user) of what is to be exported, in the order in which they began, then by the line's id.
 
     Pages go by last activity, so a session that becomes active meanwhile moves to the front: the front is looked at
     again until it holds nothing new.
     """
+    from session_ledger.cli.export_lines import began_at, source_id_of
     from session_ledger.domain.ids import parse_id
 
     if session is not None and user is not None:
         return [(parse_id(session, "--session"), user)]
-    found: dict[bytes, str] = {}
+    found: dict[bytes, tuple[float, str, str]] = {}
     while True:
         before, cursor = len(found), None
         while True:
@@ -89,12 +90,15 @@ def _wanted(views: Views, tenant: str, user: str | None, session: str | None) ->
             else:
                 page = views.sessions(tenant, user, status=None, limit=PAGE, after=cursor, fresh=False)
             known = sum(parse_id(view.session_id) in found for view in page)
-            found.update((parse_id(view.session_id), view.user) for view in page)
+            for view in page:
+                began = began_at(view)
+                order = began.timestamp() if began else 0.0
+                found[parse_id(view.session_id)] = order, source_id_of(view), view.user
             cursor = page.next
             if cursor is None or (before and known == len(page)):
                 break
         if len(found) == before:
-            return sorted(found.items())
+            return [(one, key[2]) for one, key in sorted(found.items(), key=lambda item: (item[1], item[0]))]
 
 
 def _history(views: Views, session: SessionView) -> Iterator[MessageView]:

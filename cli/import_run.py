@@ -207,17 +207,18 @@ class Importer:
         self._window_bytes -= under.size
         result = self._outcome(under)
         if result is not None:
-            self._count(result.added, result.added > 0)
+            self._count(result.added, result.created or result.added > 0)
 
     def _send_in_turn(self, file: str, line: int, first: list[ImportSession], rest: Iterator[ImportSession]) -> None:
         """A session in parts: each follows when the one before is recorded."""
-        added = 0
+        added, new = 0, False
         for command in [*first, *rest]:
             result = self._outcome(_Under(self._submit(command), command, file, line, 0))
             if result is None:
                 return
             added += result.added
-        self._count(added, added > 0)
+            new = new or result.created or result.added > 0
+        self._count(added, new)
 
     def _count(self, messages: int, new: bool) -> None:
         self.summary.messages += messages

@@ -54,7 +54,7 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
     with Views.open(place) as views, _counting("records checked", _records(views), as_json) as on_progress:
         with suppress(PartitionStopped):  # the check says what it is, and where
             views.refresh(to)
-        found = check(views.log, Codec(), views.store, to=to, on_progress=on_progress)
+        found = check(views.log, codec_of(views.log), views.store, to=to, on_progress=on_progress)
     if as_json:
         fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
         write_json({"ok": found.ok, **fields})

@@ -54,7 +54,7 @@ def open_reader(url: str) -> Iterator[tuple[Log, Codec]]:
 
     log = open_log(parse_url(url), Settings(), write=False)
     try:
-        yield log, Codec()
+        yield log, codec_of(log)
     finally:
         log.close()
 

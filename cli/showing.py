@@ -49,12 +49,7 @@ def show_session(session: SessionView, errors: Sequence[ErrorView], as_json: boo
         ("times out (UTC)", session.due_at if session.status == "live" else None),
         ("idle timeout", session.idle_timeout),
         ("ended (UTC)", session.end_occurred_at or session.ended_at),
-        (
-            "end",
-            f"{session.end_reason}{f', by {session.ended_by}' if session.ended_by else ''}"
-            if session.end_reason
-            else None,
-        ),
+        ("end", ", by ".join(filter(None, (session.end_reason, session.ended_by)))),
         ("note", session.note),
         ("replaced by", session.replaced_by),
         ("messages", session.messages),

@@ -59,11 +59,13 @@ class SessionChanged(Result):
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionImported(Result):
-    """ImportSession. `added` is 0 where the history was there already."""
+    """ImportSession. `added`: messages; 0, and not `created`, where the history was there already."""
 
     session_id: str
     added: int
     complete: bool
+    created: bool = False
+    """This command began the session."""
 
 
 @quick
