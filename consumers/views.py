@@ -47,6 +47,7 @@ from session_ledger.domain.ids import format_id, parse_id, slot_of_user
 from session_ledger.domain.results import QuotaReport
 from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.open import open_envelope, open_log, open_settings
+from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
 from session_ledger.projections import reading
@@ -89,7 +90,7 @@ class Views:
         """Over an open log; `fresh` is the default of every read. Neither log nor envelope is closed by `close`."""
         self.log = log
         self.store = store
-        self.projector = Projector(log, codec or Codec(), store)
+        self.projector = Projector(log, codec or codec_of(log), store)
         self._envelope = envelope
         self._fresh = fresh
         self._clock = clock

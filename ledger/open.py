@@ -18,11 +18,11 @@ from session_ledger.ledger.control import ControlFolds
 from session_ledger.ledger.edge import Edge
 from session_ledger.ledger.folds import PartitionFolds
 from session_ledger.ledger.log.port import Log
+from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.shard import Shard
 from session_ledger.ledger.statefile import StateFile
 from session_ledger.ledger.url import LedgerUrl, parse_url
-from session_ledger.schemas.codec import Codec
 from session_ledger.schemas.library import Library
 from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
 from session_ledger.security.keyring import Keyring
@@ -129,7 +129,7 @@ def open_ledger(
 
 
 def _own(log: Log, directory: Path | None, settings: Settings, clock_us: Callable[[], int]) -> Shards:
-    codec = Codec(Library())
+    codec = codec_of(log)
     envelope, close_envelope = open_envelope(directory, log.name, settings)
     closing: list[Callable[[], None]] = [close_envelope]
     started: list[Shard] = []

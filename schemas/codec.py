@@ -8,6 +8,7 @@ A codec writes one form (Confluent where it is given a registry) and reads both.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from session_ledger.domain import events
@@ -34,9 +35,16 @@ class Codec:
     Made once and shared: making one compiles two functions an event type.
     """
 
-    def __init__(self, library: Library | None = None, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        library: Library | None = None,
+        registry: Registry | None = None,
+        published: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
+        """`published` gives the schema texts that newer writers made facts; asked when a fingerprint is not known."""
         self.library = library or Library()
         self._registry = registry
+        self._published = published
         self._classes: dict[str, type] = {cls.__name__: cls for cls in (*events.EVENT_TYPES, events.QuotaDefault)}
         self._shapes: dict[type[Event], Shape] = {}
         self._encoders: dict[type, tuple[Encoder, bytes]] = {}
@@ -121,6 +129,10 @@ class Codec:
             except InvalidInput as error:
                 raise Damaged(f"the registry's schema with id {schema_id} is {error.seen}") from error
         schema = self.library.by_fingerprint(header[2:])
+        if schema is None:
+            for text in self._published():
+                self.library.learn(text)
+            schema = self.library.by_fingerprint(header[2:])
         if schema is None:
             raise Damaged(f"no known schema has the fingerprint {header[2:].hex()}")
         return schema
