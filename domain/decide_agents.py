@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from session_ledger.domain.agents import NOT_REPORTED
 from session_ledger.domain.commands import AcquireAgent, Prepared, RegisterAgent, ReleaseAgent, RetireAgent
-from session_ledger.domain.decision import Context, Decision, NewId, live_session, own_seal
+from session_ledger.domain.decision import Context, Decision, NewId, live_session, own_event_id
 from session_ledger.domain.errors import (
     AgentBusy,
     AgentNotFound,
@@ -41,7 +41,7 @@ def register_agent(context: Context, command: RegisterAgent, prepared: Prepared,
             [], InvalidInput("agent_id", seen, "must be new: an instance that was retired does not come back")
         )
     head = (command.tenant, "", 1, now, prepared.command_id, prepared.digest)
-    event_id = own_seal(prepared, new_id).event_id
+    event_id = own_event_id(prepared, new_id)
     return Decision([AgentRegistered(event_id, *head, agent_id, command.agent_type, capabilities)])
 
 
@@ -61,7 +61,7 @@ def acquire_agent(context: Context, command: AcquireAgent, prepared: Prepared, n
     return Decision(
         [
             AgentAcquired(
-                own_seal(prepared, new_id).event_id,
+                own_event_id(prepared, new_id),
                 tenant,
                 command.user,
                 agent.version + 1,
@@ -90,7 +90,7 @@ def release_agent(context: Context, command: ReleaseAgent, prepared: Prepared, n
     return Decision(
         [
             AgentReleased(
-                own_seal(prepared, new_id).event_id,
+                own_event_id(prepared, new_id),
                 command.tenant,
                 command.user,
                 agent.version + 1,
@@ -124,7 +124,7 @@ def retire_agent(context: Context, command: RetireAgent, prepared: Prepared, now
         events.append(AgentReleased(new_id(), *head, *name, agent.held_by, "retired", NOT_REPORTED))
         version += 1
     head_own = (command.tenant, "", version, now, prepared.command_id, prepared.digest)
-    events.append(AgentRetired(own_seal(prepared, new_id).event_id, *head_own, *name, command.reason))
+    events.append(AgentRetired(own_event_id(prepared, new_id), *head_own, *name, command.reason))
     return Decision(events)
 
 

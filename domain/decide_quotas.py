@@ -16,7 +16,7 @@ from session_ledger.domain.commands import (
     SetQuota,
     SetUserLimits,
 )
-from session_ledger.domain.decision import Context, Decision, NewId, own_seal
+from session_ledger.domain.decision import Context, Decision, NewId, own_event_id, own_seal
 from session_ledger.domain.errors import (
     InvalidInput,
     KeyUnavailable,
@@ -62,7 +62,7 @@ def consume_quota(context: Context, command: ConsumeQuota, prepared: Prepared, n
     version = account.version + 1
     events: list[Event] = [
         QuotaConsumed(
-            own_seal(prepared, new_id).event_id,
+            own_event_id(prepared, new_id),
             command.tenant,
             command.user,
             version,
@@ -206,7 +206,7 @@ def release_quota(context: Context, command: ReleaseQuota, prepared: Prepared, n
         if amount > held.amount:
             return Decision([], InvalidInput("amount", f"{amount}", f"at most the {held.amount} that were reserved"))
         head = (command.tenant, command.user, account.version + 1, now, prepared.command_id, prepared.digest)
-        event_id = own_seal(prepared, new_id).event_id
+        event_id = own_event_id(prepared, new_id)
         return Decision([QuotaReleased(event_id, *head, resource, amount, reservation_id)])
     error = f"reservation {format_id(reservation_id)} is not open: unknown, settled before, or its period is over"
     return Decision([], ReservationNotOpen(error))
@@ -215,14 +215,14 @@ def release_quota(context: Context, command: ReleaseQuota, prepared: Prepared, n
 def set_quota(context: Context, command: SetQuota, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """QuotaSet: the user's own quota of a resource."""
     head = (command.tenant, command.user, context.account.version + 1, now, prepared.command_id, prepared.digest)
-    event_id = own_seal(prepared, new_id).event_id
+    event_id = own_event_id(prepared, new_id)
     return Decision([QuotaSet(event_id, *head, command.resource, command.limit, command.period_ms)])
 
 
 def set_user_limits(context: Context, command: SetUserLimits, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """UserLimitsSet: the user's session limit, policy and plan, as a whole."""
     head = (command.tenant, command.user, context.account.version + 1, now, prepared.command_id, prepared.digest)
-    event_id = own_seal(prepared, new_id).event_id
+    event_id = own_event_id(prepared, new_id)
     return Decision([UserLimitsSet(event_id, *head, command.max_sessions, command.limit_policy, command.plan)])
 
 

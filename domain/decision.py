@@ -57,6 +57,11 @@ def own_seal(prepared: Prepared, new_id: NewId) -> Sealed:
     return prepared.sealed[0] if prepared.sealed else Sealed(new_id(), None, {}, {})
 
 
+def own_event_id(prepared: Prepared, new_id: NewId) -> bytes:
+    """The id of the command's own event, where nothing of it is sealed."""
+    return prepared.sealed[0].event_id if prepared.sealed else new_id()
+
+
 def live_session(
     context: Context, prepared: Prepared, command: SessionCommand, now: int, new_id: NewId
 ) -> Session | Decision:

@@ -80,14 +80,22 @@ class Window:
         """The earliest time at which `amount` fits if nothing else is consumed; None: never, it is over the limit."""
         if amount > limit:
             return None
-        excess = self.used(now, period_us) + amount - limit
-        if excess <= 0:
+        may_stay = limit - amount
+        used = self.used(now, period_us)
+        if used <= may_stay:
             return now
-        start = now - period_us
-        for bucket in self.buckets[self.head :]:
+        buckets, start = self.buckets, now - period_us
+        if may_stay * 2 < used:  # fewer buckets stay than go: count those that stay, from the newest back
+            staying = ZERO
+            for bucket in reversed(buckets):
+                staying += bucket.amount
+                if staying > may_stay:
+                    return bucket.last_us + period_us
+        for index in range(self.head, len(buckets)):
+            bucket = buckets[index]
             if bucket.last_us > start:
-                excess -= bucket.amount
-                if excess <= 0:
+                used -= bucket.amount
+                if used <= may_stay:
                     return bucket.last_us + period_us
         raise AssertionError("a window's total is more than its buckets")
 

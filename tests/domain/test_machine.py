@@ -59,6 +59,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def run(self, command: c.Command) -> Outcome:
         prepared = self.world.prepare(command)
+        if not isinstance(command, c.ConsumeQuota):  # which counts a refusal
+            before = self.world.dump()
+            self.world.decide(prepared)
+            assert before == self.world.dump(), "deciding alone has changed the states"
         outcome = self.world.run_prepared(prepared)
         if isinstance(outcome.error, QuotaExceeded):
             self.refused += 1
