@@ -1,8 +1,8 @@
 """The documents are run: Python and console examples, links, make targets.
 
 In a document, ```python and ```console blocks run from top to bottom in one fresh directory, each in a process of its
-own. A ```text block after `<!-- prints -->` is what the block before it prints; `...` stands for anything. A block after
-`<!-- not run -->` is left out.
+own. A ```text block after `<!-- prints -->` is what the block before it prints; `...` stands for anything. A block
+after `<!-- not run -->` is left out.
 """
 
 from __future__ import annotations
