@@ -87,10 +87,14 @@ class _Replay:
         wanted = max(self._log.end(), acknowledged, self._compared)
         try:
             while after < wanted and (records := self._log.read(after, BATCH_RECORDS)):
-                self._batch(after, records)
-                after = records[-1].position
-                self._findings.records += len(records)
+                dense = _dense(records, after)
+                self._batch(dense)
+                after += len(dense)
+                self._findings.records += len(dense)
                 on_progress(self._findings.records)
+                if len(dense) < len(records):
+                    stands = records[len(dense)].position
+                    raise LogCorrupt(f"position {stands} stands where {after + 1} belongs")
         except LogCorrupt as error:
             self._findings.add("gap", str(error), partition, after + 1)
         if after < acknowledged:
@@ -102,12 +106,10 @@ class _Replay:
         self._findings.ends[partition] = after
         self._findings.compared[partition] = min(self._compared, after)
 
-    def _batch(self, after: int, records: list[Record]) -> None:
+    def _batch(self, records: list[Record]) -> None:
         checked: list[tuple[Record, Event | None]] = []
         entries: list[Entry] = []
-        for expected, record in enumerate(records, after + 1):
-            if record.position != expected:
-                raise LogCorrupt(f"position {record.position} stands where {expected} belongs")
+        for record in records:
             event = self._decode(record)
             checked.append((record, event))
             if record.position <= self._compared:
@@ -138,6 +140,14 @@ class _Replay:
             except LogCorrupt as error:
                 self._findings.add("fold", str(error), self._partition, entry.position)
                 self._fresh.apply(self._partition, [entry._replace(event=None)])
+
+
+def _dense(records: list[Record], after: int) -> list[Record]:
+    """The records up to the first gap or repeat."""
+    for index, record in enumerate(records):
+        if record.position != after + 1 + index:
+            return records[:index]
+    return records
 
 
 def _compare_receipts(fresh: Store, comparison: Comparison, findings: Findings) -> None:
