@@ -11,14 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import IsolationLevel, KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetSpec, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetSpec, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.codec import has_lz4
 from kafka.protocol.admin import DescribeGroupsRequest
-from kafka.protocol.consumer import HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
+from kafka.protocol.consumer import (
+    HeartbeatRequest,
+    JoinGroupRequest,
+    LeaveGroupRequest,
+    ListOffsetsRequest,
+    SyncGroupRequest,
+)
 from kafka.protocol.metadata import FindCoordinatorRequest
 
+from session_ledger.domain.errors import Misconfigured
 from session_ledger.ledger.log.kafka_types import (
     MESSAGE_BYTES_MAX,
     RECORD_OVERHEAD_BYTES,
@@ -44,7 +51,7 @@ TRANSACTION_TIMEOUT_MS = 30_000  # longer than a delivery and a commit; a dead w
 INIT_TIMEOUT_MS = 5_000  # init_transactions waits for the markers of the predecessor
 BOOTSTRAP_TIMEOUT_MS = 5_000  # the first answer of any broker
 FETCH_WAIT_MS = 50  # a fetch at the end of the log holds its connection this long, so a seek waits for it
-LINGER_MS = 5_000  # `flush` sends; a batch that left before would cost a request of its own
+LINGER_MS = 1_000  # `flush` sends; a batch that left before would cost a request of its own
 POLL_RECORDS = 2_000
 JOIN_TIMEOUT_MS = 15_000  # a first join waits group.initial.rebalance.delay.ms, a later one for the other members
 BEAT_TIMEOUT_MS = 2_000  # shorter than a third of a session
@@ -77,6 +84,8 @@ def translated(what: str) -> Iterator[None]:
         yield
     except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
         raise OffsetGone(f"{what}: {error}") from error
+    except (kafka_errors.KafkaConfigurationError, ValueError, TypeError) as error:
+        raise Misconfigured(f"{what}: {_said(error)}; see the ledger's Kafka options") from error
     except kafka_errors.KafkaError as error:
         raise BrokerAway(f"{what}: {_said(error)}") from error
 
@@ -123,7 +132,7 @@ class Producer:
             producer, topic, partition = self._producer, self._topic, self._partition
             producer.begin_transaction()
             futures = [producer.send(topic, value, key, headers, partition) for key, value, headers in messages]
-            producer.flush((DELIVERY_TIMEOUT_MS + REQUEST_TIMEOUT_MS) / 1000)
+            producer.flush(DELIVERY_TIMEOUT_MS / 1000)
             # A commit returns normally when its sends failed: only their futures tell.
             for future in futures:
                 if not future.is_done or future.failed():
@@ -219,6 +228,7 @@ class Cluster:
     def __init__(self, options: ClientOptions) -> None:
         with translated(f"connecting to {options.bootstrap}"):
             self._admin: Any = KafkaAdminClient(**_common(options))
+        self._leaders: dict[tuple[str, int], int] = {}
 
     def brokers(self) -> int:
         """How many brokers there are."""
@@ -257,21 +267,25 @@ class Cluster:
         return self._offset(topic, partition, OffsetSpec.EARLIEST)
 
     def _offset(self, topic: str, partition: int, which: OffsetSpec) -> int:
-        at = TopicPartition(topic, partition)
+        part = ListOffsetsRequest.ListOffsetsTopic.ListOffsetsPartition(partition_index=partition, timestamp=which)
+        topics = [ListOffsetsRequest.ListOffsetsTopic(name=topic, partitions=[part])]
+        request = ListOffsetsRequest(isolation_level=1, topics=topics, min_version=4, max_version=7)
+        at = topic, partition
         deadline_s = time.monotonic() + COORDINATOR_TIMEOUT_S
-        with translated(f"asking for an offset of {topic}-{partition}"):
-            while True:
-                try:
-                    found = self._admin.list_partition_offsets(
-                        {at: which}, isolation_level=IsolationLevel.READ_COMMITTED, timeout_ms=REQUEST_TIMEOUT_MS
-                    )
-                except kafka_errors.RetriableError:  # its leader has moved, or comes back
-                    if time.monotonic() > deadline_s:
-                        raise
-                    time.sleep(0.1)
-                else:
-                    offset: int = found[at].offset
-                    return offset
+        while True:
+            try:
+                if at not in self._leaders:
+                    (facts,) = self._admin.describe_topics([topic])
+                    self._leaders[at] = facts["partitions"][partition]["leader_id"]
+                found = self.ask(request, self._leaders[at]).topics[0].partitions[0]
+                if not found.error_code:
+                    return int(found.offset)
+                raise BrokerAway(f"{topic}-{partition}: {kafka_errors.for_code(found.error_code).__name__}")
+            except (BrokerAway, kafka_errors.KafkaError, IndexError) as error:
+                self._leaders.pop(at, None)  # it has moved, or comes back
+                if time.monotonic() > deadline_s:
+                    raise BrokerAway(f"asking for an offset of {topic}-{partition}: {_said(error)}") from error
+                time.sleep(0.1)
 
     def ask(self, request: Any, node: int | None = None, timeout_ms: int = REQUEST_TIMEOUT_MS) -> Any:
         """Send a protocol request to that broker (None: any) and return its answer."""

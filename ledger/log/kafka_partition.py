@@ -28,6 +28,8 @@ from session_ledger.ledger.log.port import Record
 from session_ledger.ledger.log.recorder import RecordedPartition, check_batch
 
 BARRIER_TIMEOUT_S = 10.0  # a foreign transaction before the barrier is not waited for longer
+HANGING_S = 2.0  # a transaction of one's own id that is stuck before the barrier is ended after this
+STABLE_TIMEOUT_S = 10.0  # a commit that is not stable by then is of unknown outcome
 REVIVE_EVERY_S = 2.0  # at most one new producer in this time: each fences, and two owners must not fence in turns
 PROOF_AGE_S = 1.0  # how old a proof of ownership may be: bounds the cost of answers without events
 
@@ -79,6 +81,11 @@ class KafkaPartition(RecordedPartition):
             producer = Producer(self._options, self._name, self._topic, max(self.partition, 0))
             started_s = time.monotonic()
             sent = producer.send([barrier()])
+            if not self._is_reached(sent.first_offset, HANGING_S):
+                # What hangs before may be of this id: a marker that a killed broker never wrote. The abort ends it;
+                # nothing of it was acknowledged, for it was never stable.
+                producer.abort()
+                sent = producer.send([barrier()])
             end = self._reader.last_before(sent.first_offset, time.monotonic() + BARRIER_TIMEOUT_S)
             producer.abort()
         except (BrokerAway, ProducerFailed, LogUnavailable) as error:
@@ -95,6 +102,14 @@ class KafkaPartition(RecordedPartition):
             raise
         self._proved(sent, started_s)
         return producer, end
+
+    def _is_reached(self, offset: int, timeout_s: float) -> bool:
+        """Whether everything before that offset is stable in time."""
+        try:
+            self._reader.await_stable(offset - 1, timeout_s)
+        except LogUnavailable:
+            return False
+        return True
 
     def _known_stable_end(self) -> str:
         try:
@@ -175,7 +190,10 @@ class KafkaPartition(RecordedPartition):
                 raise AppendFailed(f"{self._name}: {error}; nothing was recorded") from error
             try:
                 producer.commit()
-            except ProducerFailed as error:
+                # A commit is answered before its marker is written. A broker that is killed in between may never write
+                # it, and the next abort of this id would take the records back: so they are acknowledged when stable.
+                self._reader.await_stable(sent.last_offset, STABLE_TIMEOUT_S)
+            except (ProducerFailed, LogUnavailable) as error:
                 self._unsettled = records[0].batch_id, records[-1].position
                 self._discard(producer)
                 raise OutcomeUnknown(

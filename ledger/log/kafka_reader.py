@@ -22,6 +22,7 @@ CURSORS_MAX = 2  # a follower and a look-up; each holds connections
 INDEX_EVERY = 1_000  # positions between two entries of the map
 SKIP_MAX = 2_000  # positions that are read and dropped rather than halved over
 POLL_S = 0.1  # one look for records; short, so that `close` is soon noticed
+STABLE_POLL_S = 0.001  # a commit's marker is written a moment after its answer, seldom more than 15 ms
 READ_TIMEOUT_S = 10.0  # for records that are known to be committed
 TAIL_OFFSETS = 64  # how far before the end the last record is looked for first
 
@@ -119,6 +120,16 @@ class PartitionReader:
         self._assert_open()
         with self._errors():
             return self._cluster.stable_end(self._topic, self._partition)
+
+    def await_stable(self, offset: int, timeout_s: float) -> None:
+        """Return once the last stable offset is behind that offset. Raises LogUnavailable."""
+        deadline_s = time.monotonic() + timeout_s
+        while (stable := self.stable_end()) <= offset:
+            if time.monotonic() > deadline_s:
+                raise LogUnavailable(
+                    f"offset {offset} is not stable after {timeout_s:g} s, only what is before {stable}"
+                )
+            time.sleep(STABLE_POLL_S)
 
     def is_blank(self) -> bool:
         """Whether there is no committed record at all, one without a position included."""

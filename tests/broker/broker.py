@@ -32,10 +32,10 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind_proxy},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}/log
 default.replication.factor=1
@@ -61,6 +61,9 @@ class Broker:
         self.data = data
         self.port = port or free_port()
         self._controller = free_port()
+        self.proxy_port = free_port()
+        """Where clients of `behind_proxy_port` are sent: a test may put a proxy there."""
+        self.behind_proxy_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -84,7 +87,8 @@ class Broker:
         libs = ensure_libs()
         self.data.mkdir(parents=True, exist_ok=True)
         properties = self.data / "server.properties"
-        properties.write_text(PROPERTIES.format(port=self.port, controller=self._controller, data=self.data))
+        ports = {"port": self.port, "behind_proxy": self.behind_proxy_port, "proxy": self.proxy_port}
+        properties.write_text(PROPERTIES.format(**ports, controller=self._controller, data=self.data))
         java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         java += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{libs}/*"]
         if not (self.data / "log" / "meta.properties").exists():
