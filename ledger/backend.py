@@ -27,6 +27,7 @@ from session_ledger.ledger.folds import PartitionFolds
 from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.pending import Answer, FutureAnswer, LoopAnswer, Pending, Waiter
 from session_ledger.ledger.shard import Shard
+from session_ledger.security.port import Envelope
 
 
 class Backend(Protocol):
@@ -57,6 +58,7 @@ class Shards:
     def __init__(
         self,
         log: Log,
+        envelope: Envelope,
         edge: Edge,
         shards: Sequence[Shard],
         control: Shard,
@@ -64,7 +66,8 @@ class Shards:
         closing: list[Callable[[], None]],
     ) -> None:
         """`closing`: what else is closed with it, in order; the socket first, the keys last."""
-        self._log = log
+        self.log = log
+        self.envelope = envelope
         self._closing = closing
         self._edge = edge
         self._shards = shards
@@ -130,7 +133,7 @@ class Shards:
         left = sum(shard.close(deadline_s) for shard in (*self._shards, self._control))
         for close in self._closing:
             close()
-        self._log.close()
+        self.log.close()
         return left
 
 

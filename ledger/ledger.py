@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from session_ledger.domain.commands import Command
-from session_ledger.domain.errors import LedgerClosed
+from session_ledger.domain.errors import LedgerClosed, NotOwner
 from session_ledger.domain.results import Result, SessionsExpired
+from session_ledger.ledger.backend import Shards
 from session_ledger.ledger.methods import R
 from session_ledger.ledger.methods_agents import AgentMethods
 from session_ledger.ledger.methods_quotas import QuotaMethods
@@ -19,7 +20,9 @@ from session_ledger.ledger.methods_sessions import SessionMethods
 if TYPE_CHECKING:
     from session_ledger.ledger.aio import AsyncLedger
     from session_ledger.ledger.backend import Backend
+    from session_ledger.ledger.log.port import Log
     from session_ledger.ledger.settings import Settings
+    from session_ledger.security.port import Envelope
 
 
 class Ledger(SessionMethods, QuotaMethods, AgentMethods):
@@ -90,9 +93,22 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods):
     @property
     def is_owner(self) -> bool:
         """Whether this process owns the ledger; False: another one does, and commands go to it."""
-        from session_ledger.ledger.backend import Remote
+        return isinstance(self._backend, Shards)
 
-        return not isinstance(self._backend, Remote)
+    @property
+    def log(self) -> Log:
+        """The open log, for consumers in this process (`Views.over`). Raises NotOwner where another process owns it."""
+        return self._own().log
+
+    @property
+    def envelope(self) -> Envelope:
+        """What opens the log's sealed fields, likewise."""
+        return self._own().envelope
+
+    def _own(self) -> Shards:
+        if not isinstance(self._backend, Shards):
+            raise NotOwner(f"{self.url} is owned by another process: open its log for reading instead")
+        return self._backend
 
     def positions(self) -> list[int]:
         """The acknowledged position of each partition, the control log's last: all that is answered is at or below."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -27,7 +28,9 @@ from session_ledger.schemas.library import Library
 from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
 from session_ledger.security.keyring import Keyring
 from session_ledger.security.port import Envelope
+from session_ledger.security.sealing import KEY_BYTES
 from session_ledger.security.vault import SQLiteVault
+from session_ledger.security.vault_memory import MemoryVault
 
 if TYPE_CHECKING:
     from session_ledger.ledger.ledger import Ledger
@@ -77,9 +80,13 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
 def open_envelope(
     directory: Path | None, ledger_name: str, settings: Settings, *, readonly: bool = False
 ) -> tuple[Envelope, Callable[[], None]]:
-    """(the envelope, what closes it). In memory, and with `encryption` "none", nothing is sealed."""
-    if settings.encryption == "none" or directory is None:
+    """(the envelope, what closes it). `encryption` "none": nothing is sealed; in memory: the keys are there too."""
+    if settings.encryption == "none":
         envelope: Envelope = NoEnvelope()
+        return envelope, envelope.close
+    if directory is None:
+        in_memory = Keyring(Path(), "memory", {"memory": os.urandom(KEY_BYTES)})
+        envelope = VaultEnvelope(ledger_name, MemoryVault(), in_memory)
         return envelope, envelope.close
     path = settings.keyring or directory / "keyring.json"
     vault = SQLiteVault(directory / "vault.db", readonly=readonly)
@@ -153,7 +160,7 @@ def _own(log: Log, directory: Path | None, settings: Settings, clock_us: Callabl
             started.append(shard)
             shard.start()
         edge = Edge(envelope, settings.rules, settings.metadata_allow, clock_us)
-        backend = Shards(log, edge, started[1:], control, clock_us, closing)
+        backend = Shards(log, envelope, edge, started[1:], control, clock_us, closing)
         _publish_schemas(backend, codec.library, control_folds)
         if directory is not None:
             requests: dict[str, Callable[[], list[int] | list[SessionsExpired]]] = {
