@@ -75,7 +75,7 @@ class SessionExists(SessionLedgerError):
 
 
 class QuotaExceeded(SessionLedgerError):
-    """The amount does not fit into the window. `retry_after_s` says when it will (None: never, it is over the limit)."""
+    """The amount does not fit into the window. `retry_after_s` says when it will (None: it is over the limit)."""
 
     code = "quota_exceeded"
     retriable = True
