@@ -47,7 +47,7 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
     from session_ledger.consumers.tail import PartitionStopped
     from session_ledger.consumers.verify import verify as check
     from session_ledger.consumers.views import Views
-    from session_ledger.schemas.codec import Codec
+    from session_ledger.ledger.published import codec_of
 
     place = url_of(url)
     to = acknowledged(place)

@@ -50,7 +50,7 @@ def open_reader(url: str) -> Iterator[tuple[Log, Codec]]:
     from session_ledger.ledger.open import open_log
     from session_ledger.ledger.settings import Settings
     from session_ledger.ledger.url import parse_url
-    from session_ledger.schemas.codec import Codec
+    from session_ledger.ledger.published import codec_of
 
     log = open_log(parse_url(url), Settings(), write=False)
     try:

@@ -88,7 +88,7 @@ class PartitionLog(ApplicationRecorder):
 
     @abstractmethod
     def clock_us(self) -> int | None:
-        """The log's own clock (a broker's), microseconds since the epoch; None where the machine's clock is the log's."""
+        """The log's own clock (a broker's), microseconds since the epoch; None where it is this machine's."""
 
     @abstractmethod
     def close(self) -> None:
