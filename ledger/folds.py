@@ -10,10 +10,10 @@ from typing import Protocol
 
 from session_ledger.domain.account import Account, evolve_account
 from session_ledger.domain.agents import AgentPool, evolve_agents
-from session_ledger.domain.commands import Prepared, SessionCommand, UserCommand
+from session_ledger.domain.commands import Prepared, RegisterAgent, SessionCommand, UserCommand
 from session_ledger.domain.control import TenantSettings
 from session_ledger.domain.decide import Context, Decision, decide
-from session_ledger.domain.events import Event, SessionEnded, SessionEvicted, SessionExpired
+from session_ledger.domain.events import AgentRetired, Event, SessionEnded, SessionEvicted, SessionExpired
 from session_ledger.domain.ids import account_id
 from session_ledger.ledger.log.port import PartitionLog, Record
 from session_ledger.ledger.statefile import FOLD_VERSION, AccountKey, StateFile
@@ -23,7 +23,7 @@ REPLAY_RECORDS = 2000  # records read at a time: some 1 MB
 CHECKPOINT_ROWS = 256  # accounts written between two appends: about 2 ms, so that no command waits longer
 
 _logger = logging.getLogger("session_ledger.folds")
-_HOW_ENDED = {SessionEnded: "ended", SessionExpired: "expired", SessionEvicted: "evicted"}
+_HOW_ENDED = {SessionEnded: "ended", SessionExpired: "expired", SessionEvicted: "evicted", AgentRetired: "retired"}
 
 
 def _is_batch(records: list[Record], batch_id: bytes) -> bool:
@@ -109,6 +109,8 @@ class PartitionFolds:
         ended = None
         if isinstance(command, SessionCommand) and command.session_id not in account.sessions:
             ended = self.how_ended(command.session_id, key)
+        elif isinstance(command, RegisterAgent) and command.agent_id is not None:
+            ended = self.how_ended(command.agent_id, key)
         context = Context(account, self._agents, self._settings_of(command.tenant), self._log.partition, ended)
         decision = decide(context, prepared, now, new_id)
         if account.has_uncounted_refusals:
@@ -137,7 +139,7 @@ class PartitionFolds:
         return account
 
     def how_ended(self, session_id: bytes, key: AccountKey) -> str | None:
-        """How that user's session ended; None if it never existed, lives, or is another's."""
+        """How that user's session (or that tenant's agent) ended; None if it never existed, lives, or is another's."""
         owner = account_id(*key)
         recent = self._ended.get(session_id)
         if recent is not None:
