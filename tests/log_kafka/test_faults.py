@@ -21,7 +21,7 @@ from session_ledger.domain.errors import (
 from session_ledger.ledger.log import kafka_client, kafka_partition
 from session_ledger.ledger.log.kafka import KafkaLog
 from session_ledger.ledger.log.kafka_client import Cluster, Group, Producer
-from session_ledger.ledger.log.kafka_records import barrier
+from session_ledger.ledger.log.kafka_records import RecordCodec, barrier
 from session_ledger.ledger.log.kafka_types import MESSAGE_BYTES_MAX, ClientOptions
 from session_ledger.ledger.log.port import PartitionLog
 from tests.broker.broker import Broker
@@ -233,7 +233,7 @@ def test_a_foreign_record_ends_ownership(storage: KafkaStorage, monkeypatch: pyt
     partition = storage.open().partitions[0]
     partition.append(batch(0, 2))
     other = Producer(ClientOptions(storage.bootstrap, "test"), f"{storage.name}-0", f"{storage.name}.events", 0)
-    codec = kafka_partition.RecordCodec(storage.name, 0)
+    codec = RecordCodec(storage.name, 0)
     other.send([codec.encode(record) for record in batch(2, 1, by="other")])
     other.commit()
     with pytest.raises(AppendFailed):
