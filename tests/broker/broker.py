@@ -181,7 +181,7 @@ def run(port: int, data: Path | None, watch: int | None, state: Path | None) -> 
             partial = state.with_suffix(".partial")
             partial.write_text(broker.bootstrap)
             partial.replace(state)
-        print(f"Kafka 4.3.1 listens on {broker.bootstrap}; data in {broker.data}; Ctrl-C stops it", flush=True)
+        print(f"Kafka listens on {broker.bootstrap}; data in {broker.data}; Ctrl-C stops it", flush=True)
         while watch is None or _alive(watch):
             time.sleep(0.5)
             if not broker.running:
