@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Protocol
 
 from session_ledger.domain.commands import (
@@ -28,6 +29,8 @@ from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.pending import Answer, FutureAnswer, LoopAnswer, Pending, Waiter
 from session_ledger.ledger.shard import Shard
 from session_ledger.security.port import Envelope
+
+SWEEP_COMMANDS = 500  # of a sweep in the queue at a time: callers find room beside them
 
 
 class Backend(Protocol):
@@ -116,14 +119,19 @@ class Shards:
         return [shard.position for shard in (*self._shards, self._control)]
 
     def expire_due(self) -> list[SessionsExpired]:
-        under_way: list[Future[Result]] = []
+        expired: list[SessionsExpired] = []
         for shard in self._shards:
             folds = shard.folds
             assert isinstance(folds, PartitionFolds)
-            for tenant, user in shard.call(lambda folds=folds: folds.due_accounts(self._clock())):  # type: ignore[misc]
-                under_way.append(self.submit(ExpireSessions(tenant=tenant, user=user)))
-        results = [future.result() for future in under_way]
-        return [result for result in results if isinstance(result, SessionsExpired) and result.session_ids]
+            due = shard.call(partial(folds.due_accounts, self._clock()))
+            for first in range(0, len(due), SWEEP_COMMANDS):
+                under_way = [
+                    self.submit(ExpireSessions(tenant=tenant, user=user))
+                    for tenant, user in due[first : first + SWEEP_COMMANDS]
+                ]
+                results = [future.result() for future in under_way]
+                expired += [r for r in results if isinstance(r, SessionsExpired) and r.session_ids]
+        return expired
 
     def close(self, timeout_s: float) -> int:
         if self._closed:

@@ -26,6 +26,8 @@ from session_ledger.ledger import wire
 
 _Answer = Result | list[int] | list[SessionsExpired]
 GONE = "the owner of the ledger has gone away; nothing was recorded: try again"
+CONNECT_S = 3.0  # an owner that has the lock listens as soon as its states are folded
+CONNECT_PAUSE_S = 0.05
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 on Linux, 104 elsewhere
 
 
@@ -125,13 +127,18 @@ class CommandClient:
     """A connection to the owner. Thread-safe."""
 
     def __init__(self, path: Path, not_owner: NotOwner) -> None:
-        """Raises `not_owner` where nobody listens there."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            raise not_owner from error
+        """Raises `not_owner` where nobody listens there, not even in a moment (the owner may be starting)."""
+        deadline_s = time.monotonic() + CONNECT_S
+        while True:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                self._socket.connect(str(path))
+                break
+            except OSError as error:
+                self._socket.close()
+                if time.monotonic() > deadline_s:
+                    raise not_owner from error
+                time.sleep(CONNECT_PAUSE_S)
         self._lock = threading.Lock()
         self._number = 0
         self._waiting: dict[int, tuple[Future[_Answer], bytes | None]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from session_ledger.domain.commands import Prepared
-from session_ledger.domain.control import ControlState, TenantSettings, decide_control, evolve_control
+from session_ledger.domain.control import DEFAULTS, ControlState, TenantSettings, decide_control, evolve_control
 from session_ledger.domain.decision import Decision
 from session_ledger.domain.events import Event
 from session_ledger.ledger.folds import REPLAY_RECORDS
@@ -17,20 +17,22 @@ from session_ledger.schemas.codec import Codec
 class ControlFolds:
     """Folds the control log, always whole and in memory: it is small.
 
-    `settings_of` is called from other shards' threads: it reads one dictionary entry of immutable values.
+    `settings_of` is called from other shards' threads: it reads one dictionary entry of immutable values, and only of
+    facts that are durable, so that no decision ever applies a limit that is in no log.
     """
 
     def __init__(self, log: PartitionLog, codec: Codec) -> None:
         self._log = log
         self._codec = codec
         self._state = ControlState()
+        self._durable: dict[str, TenantSettings] = {}
         self.position = 0
         self.recorded_at = 0
         self.uncounted: dict[AccountKey, None] = {}
 
     def settings_of(self, tenant: str) -> TenantSettings:
         """The tenant's settings as they stand; the built-in defaults where nothing was set."""
-        return self._state.settings_of(tenant)
+        return self._durable.get(tenant, DEFAULTS)
 
     def knows_schema(self, fingerprint: bytes) -> bool:
         """Whether that schema has been published."""
@@ -53,9 +55,11 @@ class ControlFolds:
                     record.value, record.topic, partition=self._log.partition, position=record.position
                 )
                 self.evolve(event, record.position)
+        self.appended(b"")
 
     def appended(self, batch_id: bytes) -> None:
-        """Nothing to do: the fold is not kept on disk."""
+        """What was folded is durable: other shards may apply it."""
+        self._durable = {tenant: state.settings for tenant, state in self._state.tenants.items()}
 
     def maintain(self, idle: bool) -> None:
         """Nothing to do, likewise."""

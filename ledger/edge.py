@@ -12,6 +12,7 @@ from dataclasses import replace
 import msgspec
 
 from session_ledger.domain import commands as c
+from session_ledger.domain.errors import InvalidInput
 from session_ledger.domain.events import (
     TOPIC_BY_EVENT,
     AuthenticationFailed,
@@ -26,7 +27,7 @@ from session_ledger.domain.ids import new_id, new_slotted_id, slot_of_user
 from session_ledger.domain.validate import Rules, validate
 from session_ledger.security.port import DataKey, Envelope
 
-EVENT_OVERHEAD_BYTES = 512  # an event without its texts, framing included, estimated from above
+EVENT_OVERHEAD_BYTES = 2048  # an event without its texts, with ids of full length and framing, from above
 _body = msgspec.msgpack.Encoder(order="deterministic").encode
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 _NO_METADATA: Mapping[str, str] = {}
@@ -39,13 +40,19 @@ class Edge:
     """Prepares commands. Thread-safe; runs in the caller's thread."""
 
     def __init__(
-        self, envelope: Envelope, rules: Rules, metadata_allow: tuple[str, ...], clock: Callable[[], int]
+        self,
+        envelope: Envelope,
+        rules: Rules,
+        metadata_allow: tuple[str, ...],
+        clock: Callable[[], int],
+        bytes_max: int,
     ) -> None:
-        """`clock` gives microseconds since the epoch, UTC: it dates ids and nothing else."""
+        """`clock` gives microseconds since the epoch, UTC: it dates ids and nothing else. `bytes_max`: of one append."""
         self._envelope = envelope
         self._rules = rules
         self._allow = frozenset(metadata_allow)
         self._clock = clock
+        self._bytes_max = bytes_max
         self._sealers: dict[type[c.Command], Callable[..., Made]] = {
             c.CreateSession: self._create_session,
             c.ImportSession: self._import_session,
@@ -67,7 +74,11 @@ class Edge:
             body = _body(replace(command, command_id=None))
         sealer = self._sealers.get(type(command))
         if sealer is not None:
-            return sealer(command, command_id, body)
+            made = sealer(command, command_id, body)
+            if made[2] > self._bytes_max:
+                rule = f"must fit into one append of {self._bytes_max} bytes: split it"
+                raise InvalidInput(type(command).__name__, f"a command of about {made[2]} bytes", rule)
+            return made
         if isinstance(command, c.SessionCommand):
             key = self._envelope.session_key(command.tenant, command.user, command.session_id)
             digest = b"" if key is None else key.digest(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
@@ -83,7 +84,7 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods):
         """The same for the running event loop: ``await ledger.asubmit(command)``."""
         return self._backend.in_loop(command)
 
-    @property
+    @cached_property
     def aio(self) -> AsyncLedger:
         """Every command method in its async form: ``await ledger.aio.add_message(...)``."""
         from session_ledger.ledger.aio import AsyncLedger

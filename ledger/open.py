@@ -159,7 +159,7 @@ def _own(log: Log, directory: Path | None, settings: Settings, clock_us: Callabl
             shard = Shard(partition, folds, codec, envelope, settings, clock_us)
             started.append(shard)
             shard.start()
-        edge = Edge(envelope, settings.rules, settings.metadata_allow, clock_us)
+        edge = Edge(envelope, settings.rules, settings.metadata_allow, clock_us, settings.batch_bytes_max)
         backend = Shards(log, envelope, edge, started[1:], control, clock_us, closing)
         _publish_schemas(backend, codec.library, control_folds)
         if directory is not None:

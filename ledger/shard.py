@@ -251,12 +251,12 @@ class Shard:
         records: list[Record] = []
         served: list[tuple[Pending, Decision, int]] = []
         keys: list[DataKey] = []
-        for pending in batch:
-            decision = self._decide(pending, now, batch_id, records)
-            if decision.events:
-                keys.extend(key for key in pending.keys if not key.durable)
-            served.append((pending, decision, self._folds.position))
         try:
+            for pending in batch:
+                decision = self._decide(pending, now, batch_id, records)
+                if decision.events:
+                    keys.extend(key for key in pending.keys if not key.durable)
+                served.append((pending, decision, self._folds.position))
             if records:
                 if keys:
                     self._envelope.make_durable(keys)
@@ -273,6 +273,10 @@ class Shard:
                 self._unsettled = (batch_id, records[0].position) if isinstance(error, OutcomeUnknown) else None
                 self._stale = True
             return
+        except BaseException as error:  # a defect: the shard ends, and nobody is left waiting
+            unknown = OutcomeUnknown(f"the shard failed ({error!r}); repeat the command with the same id to find out")
+            settle_all((pending.answer, _for(pending, unknown)) for pending in batch)
+            raise
         settle_all([(pending.answer, self._outcome(pending, decision, end)) for pending, decision, end in served])
 
     def _decide(self, pending: Pending, now: int, batch_id: bytes, records: list[Record]) -> Decision:
@@ -344,6 +348,8 @@ class Shard:
             return self._result(pending, decision, position)
         except SessionLedgerError as error:
             return _for(pending, error)
+        except Exception as error:  # noqa: BLE001 - it is recorded, and the others' answers must go out
+            return _for(pending, OutcomeUnknown(f"recorded, but its answer could not be made: {error!r}"))
 
     def _result(self, pending: Pending, decision: Decision, position: int) -> Result:
         partition = self._log.partition
