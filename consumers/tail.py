@@ -97,7 +97,7 @@ class Tail:
         Returns the number of records applied. Raises PartitionStopped after the other partitions have caught up
         (unless told not to), LogUnavailable, LogCorrupt where a log ends before its target.
         """
-        applied = 0
+        applied, stops = 0, list[PartitionStopped]()
         for log in self._logs:
             if to is not None and log.partition not in to:
                 continue
@@ -107,8 +107,9 @@ class Tail:
                 applied += self._catch_up_one(log, target)
             except PartitionStopped as stop:
                 self.stopped[log.partition] = stop
-        if self.stopped and raise_stopped:
-            raise next(iter(self.stopped.values()))
+                stops.append(stop)
+        if stops and raise_stopped:
+            raise stops[0]
         return applied
 
     def _catch_up_one(self, log: PartitionLog, target: int) -> int:

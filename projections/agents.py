@@ -27,6 +27,7 @@ CREATE TABLE agents (
     position INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX agents_of_tenant ON agents (tenant, agent_type, agent_id);
+CREATE INDEX agents_in_service ON agents (tenant, agent_type, agent_id) WHERE retired_at IS NULL;
 CREATE INDEX agents_held ON agents (held_by) WHERE held_by IS NOT NULL;
 """
 

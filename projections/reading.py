@@ -113,11 +113,11 @@ def agents(
     db: sqlite3.Connection, tenant: str, agent_type: str | None, retired: bool, limit: int, after: tuple[str, bytes]
 ) -> list[Row]:
     """Up to `limit` instances of the tenant, by type and id, after (type, id); retired ones only if asked for."""
-    sql = (
-        f"SELECT * FROM agents WHERE tenant = ?1{'' if agent_type is None else ' AND agent_type = ?2'}"
-        f"{'' if retired else ' AND retired_at IS NULL'} AND (agent_type, agent_id) > (?3, ?4)"
-        " ORDER BY agent_type, agent_id LIMIT ?5"
-    )
+    place, order = "(agent_type, agent_id) > (?3, ?4)", "agent_type, agent_id"
+    if agent_type is not None:
+        place, order = "agent_type = ?2 AND agent_id > ?4 AND ?3 IN ('', ?2)", "agent_id"
+    in_service = "" if retired else " AND retired_at IS NULL"
+    sql = f"SELECT * FROM agents WHERE tenant = ?1 AND {place}{in_service} ORDER BY {order} LIMIT ?5"
     return _rows(db, sql, (tenant, agent_type, *after, limit)).fetchall()
 
 

@@ -34,13 +34,8 @@ START_US = 1_750_000_000_000_000
 SECOND_US = 1_000_000
 TENANTS = ("acme", "globex")
 USERS = ("ada", "bob", "cleo")
-PAUSES_US = (
-    *(0, 1, 900, 50_000, SECOND_US) * 4,
-    40 * SECOND_US,
-    40 * SECOND_US,
-    5 * 60 * SECOND_US,
-    40 * 60 * SECOND_US,
-)
+MINUTE_US = 60 * SECOND_US
+PAUSES_US = (*(0, 1, 900, 50_000, SECOND_US) * 4, 40 * SECOND_US, 40 * SECOND_US, 5 * MINUTE_US, 40 * MINUTE_US)
 
 
 class World:

@@ -1,0 +1,53 @@
+"""The same code over a real broker: several partitions, read as committed, beside the owner."""
+
+from __future__ import annotations
+
+import pytest
+
+from session_ledger.consumers.projector import Projector, targets
+from session_ledger.consumers.verify import verify
+from session_ledger.consumers.views import Views
+from session_ledger.consumers.wiring import open_store
+from session_ledger.ledger.ledger import Ledger
+from session_ledger.ledger.log.kafka import KafkaLog
+from tests.projections.rows import rows_of
+from tests.projections.world import CODEC, World
+
+pytestmark = pytest.mark.kafka
+
+
+def test_views_of_a_log_on_kafka(kafka: str, ledger_name: str) -> None:
+    """A reader beside the writer folds every partition to what was acknowledged; rebuilt and verified the same."""
+    log = KafkaLog.open(kafka, ledger_name, partitions=2, write=True)
+    try:
+        world = World(4, log=log).play(60)
+        acknowledged = targets([*(partition.end() for partition in log.partitions), log.control.end()])
+        reader = KafkaLog.open(kafka, ledger_name, partitions=2, write=False)
+        try:
+            with open_store(reader, None) as store:
+                projector = Projector(reader, CODEC, store, batch_records=20)
+                assert len(world.events) == projector.catch_up(acknowledged)
+                followed = rows_of(store.reader())
+                assert [] == verify(reader, CODEC, store, to=acknowledged).findings
+                assert len(world.events) == projector.rebuild(acknowledged)
+                assert followed == rows_of(store.reader())
+        finally:
+            reader.close()
+    finally:
+        log.close()
+
+
+def test_views_are_opened_beside_a_ledger_on_kafka(
+    kafka: str, ledger_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """An answer's position is waited for, then the read shows what was written."""
+    url = f"kafka://{kafka}/{ledger_name}?partitions=2&replica={tmp_path_factory.mktemp('replica')}"
+    with Ledger.open(url) as ledger:
+        started = ledger.create_session("acme", "ada", title="Billing")
+        answer = ledger.add_message("acme", "ada", started.session_id, role="user", content="hello")
+        with Views.open(url) as views:
+            views.wait(answer.partition, answer.position)
+            session = views.session("acme", "ada", started.session_id, fresh=False)
+            assert ("Billing", 1) == (session.title, session.messages)
+            views.refresh(targets(ledger.positions()))
+            assert [0, 0, 0] == [row.behind for row in views.projector.lag()]
