@@ -47,7 +47,7 @@ class Edge:
         clock: Callable[[], int],
         bytes_max: int,
     ) -> None:
-        """`clock` gives microseconds since the epoch, UTC: it dates ids and nothing else. `bytes_max`: of one append."""
+        """`clock` gives microseconds since the epoch, UTC: it only dates ids. `bytes_max`: of one append."""
         self._envelope = envelope
         self._rules = rules
         self._allow = frozenset(metadata_allow)
