@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench kafka clean
+.PHONY: help demo test check lint types floors schemas-compatible compose bench kafka clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z][a-z\/_.-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,12 +26,22 @@ test: .venv/.dev ## every test, with a real Kafka broker (SESSION_LEDGER_TEST_KA
 	@$(BIN)/python tests/broker/broker.py ensure
 	$(PYTEST) -n $(JOBS) --dist loadgroup --durations 15 $(ARGS)
 
-check: .venv/.dev ## lint, format, types, floors, schema compatibility, the Compose file
+check: lint types floors schemas-compatible compose ## lint, format, types, floors, schema compatibility, the Compose file
+
+lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/.dev
 	$(BIN)/mypy
+
+floors: .venv/.dev
 	$(BIN)/lint-imports
+
+schemas-compatible: .venv/.dev
 	$(BIN)/python -m session_ledger.schemas.check
+
+compose: .venv/.dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/compose-check docker-compose.yml
 
 bench: .venv/.dev ## the figures of the README, each beside its floor from the same run
