@@ -270,7 +270,10 @@ class KafkaPartition(RecordedPartition):
     def wait(self, after: int, timeout_s: float) -> bool:
         """See the port."""
         if self._lease is None:
-            return self._closed or self._reader.wait(after, timeout_s)
+            try:
+                return self._reader.wait(after, timeout_s)
+            except LedgerClosed:
+                return True
         with self._changed:
             return self._changed.wait_for(lambda: self._closed or self._end > after, timeout_s)
 

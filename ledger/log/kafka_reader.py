@@ -93,14 +93,16 @@ class PartitionReader:
     def wait(self, after: int, timeout_s: float) -> bool:
         """Until a record after that position is there, or the time is over."""
         deadline_s = time.monotonic() + timeout_s
-        with self._cursor(after + 1) as cursor:
-            if cursor.held(after, 1):
-                return True
-            self._place(cursor, after + 1)
-            while (left_s := deadline_s - time.monotonic()) > 0 and not self._closed:
+        while True:
+            with self._cursor(after + 1) as cursor:  # given back after each look: others may wait for one
+                if cursor.held(after, 1):
+                    return True
+                self._place(cursor, after + 1)
+                left_s = max(deadline_s - time.monotonic(), 0)
                 if self._advance(cursor, after + 1, min(left_s, POLL_S)):
                     return True
-            return self._closed
+            if self._closed or left_s == 0:
+                return self._closed
 
     def end(self) -> int:
         """The position of the last record before the last stable offset."""

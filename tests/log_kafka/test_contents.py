@@ -129,7 +129,11 @@ def test_the_number_of_partitions_never_changes(storage: KafkaStorage) -> None:
 def test_a_topic_that_forgets_is_refused(storage: KafkaStorage, kafka: str) -> None:
     """A topic with retention, or one that takes small messages only, is refused with what to set."""
     admin = KafkaAdminClient(bootstrap_servers=kafka)
-    for configs, says in (({"retention.ms": "1000"}, "retention.ms=1000"), ({}, "retention.ms=604800000")):
+    kept = {"retention.ms": "-1", "retention.bytes": "-1"}
+    for configs, says in (
+        ({"retention.ms": "1000"}, "retention.ms=1000, which removes records"),
+        ({**kept, "max.message.bytes": "1048588"}, "max.message.bytes=1048588: set it to 4194304"),
+    ):
         storage = KafkaStorage(kafka, partitions=1)
         admin.create_topics({f"{storage.name}.events": {"num_partitions": 1, "configs": configs}})
         with pytest.raises(Misconfigured, match=says):

@@ -1,0 +1,80 @@
+"""What the ledger relies on in the client and in the group: fencing, and one holder at a time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from kafka.producer.transaction_manager import TransactionManager
+
+from session_ledger.domain.errors import NotOwner
+from session_ledger.ledger.log.kafka_client import Cluster, Group, Producer
+from session_ledger.ledger.log.kafka_lease import SESSION_TIMEOUT_MS, WANTS, OwnerLease
+from session_ledger.ledger.log.kafka_records import barrier
+from session_ledger.ledger.log.kafka_types import Beat, ClientOptions, ProducerFailed
+from tests.log_kafka.support import KafkaStorage
+
+pytestmark = pytest.mark.kafka
+
+
+def test_a_fenced_producer_never_fences_back(kafka: str) -> None:
+    """Its writes fail as fenced, however often, and the producer that took over goes on."""
+    storage = KafkaStorage(kafka, partitions=1)
+    storage.open().close()
+    options, place = ClientOptions(kafka, "test"), (storage.name, f"{storage.name}.events", 0)
+    old = Producer(options, *place)
+    new = Producer(options, *place)
+    for _ in range(3):
+        with pytest.raises(ProducerFailed) as failure:
+            old.send([barrier()])
+        assert failure.value.fenced
+        new.send([barrier()])
+        new.abort()
+    old.discard()
+    new.close()
+
+
+def test_the_client_still_asks_before_it_takes_a_new_epoch() -> None:
+    """The question that is answered with no is still asked by that name: else a fenced producer would fence back."""
+    assert callable(TransactionManager._supports_epoch_bump)
+
+
+def test_a_fenced_transaction_is_not_committed(kafka: str) -> None:
+    """A transaction that another producer has ended can be neither committed nor aborted by its own."""
+    storage = KafkaStorage(kafka, partitions=1)
+    storage.open().close()
+    options, place = ClientOptions(kafka, "test"), (storage.name, f"{storage.name}.events", 0)
+    for end in (Producer.commit, Producer.abort):
+        old = Producer(options, *place)
+        old.send([barrier()])
+        new = Producer(options, *place)
+        with pytest.raises(ProducerFailed) as failure:
+            end(old)
+        assert failure.value.fenced
+        old.discard()
+        new.close()
+
+
+def test_a_member_that_holds_keeps_its_place(kafka: str) -> None:
+    """One that joins beside the holder is assigned nothing; the holder stays until it is put out or leaves."""
+    ours, others = (Cluster(ClientOptions(kafka, name)) for name in ("ours", "other"))
+    ledger = f"group-{time.monotonic_ns()}"
+    lease = OwnerLease.acquire(ours, ledger, take_over=False)
+    group = Group(others, f"{ledger}.owner", SESSION_TIMEOUT_MS)
+    joined = group.join("", WANTS)
+    assert joined is not None
+    assert not joined.leads
+    assert group.sync(joined, {}) == b""
+    assert group.heartbeat(joined) is Beat.ALIVE
+    group.leave([joined.member_id])
+    lease.confirm()
+    with pytest.raises(NotOwner, match=r"owned by ours at 127\.0\.0\.1"):
+        OwnerLease.acquire(others, ledger, take_over=False)
+    taken = OwnerLease.acquire(others, ledger, take_over=True)
+    with pytest.raises(NotOwner, match="owned by other"):
+        lease.confirm()
+    lease.release()
+    taken.release()
+    assert group.members() == []
+    ours.close()
+    others.close()
