@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import folding, memory, writes
 from bench.report import Line, table
+from session_ledger.ledger.collector import quiet_collector
 
 MARKS = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     parser.add_argument("--only", choices=("writes", "folding", "memory"), help="one group")
     options = parser.parse_args()
+    quiet_collector()  # as `session-ledger serve` and `import` do; the floors run under it as well
     scale = 0.05 if options.quick else 1.0
     lines: list[Line] = []
     parts = ""

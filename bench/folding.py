@@ -93,12 +93,12 @@ def disk(sessions: int) -> tuple[Line, str]:
         _filled(directory, sessions, a_session)
         path = Path(directory) / "log.db"
         connection = sqlite3.connect(path)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         total = path.stat().st_size
         rows = connection.execute("SELECT count(*), sum(length(value)) FROM events").fetchone()
         topic = "session_ledger.events.MessageAdded"
         (message,) = connection.execute(
-            "SELECT avg(length(value)) FROM events WHERE topic = (SELECT id FROM topics WHERE topic = ?)", (topic,)
+            "SELECT avg(length(value)) FROM events WHERE topic = (SELECT id FROM topics WHERE name = ?)", (topic,)
         ).fetchone()
         connection.close()
     a_message = total / (sessions * a_session)

@@ -88,10 +88,12 @@ def _run(
     from session_ledger.cli.import_run import Importer, StrictStop
     from session_ledger.cli.opening import open_ledger
     from session_ledger.domain.errors import SessionLedgerError
+    from session_ledger.ledger.collector import quiet_collector
     from session_ledger.ledger.settings import Settings
 
     rules = Settings().rules
     with open_ledger(url, take_over) as ledger:
+        quiet_collector()
         importer = Importer(
             ledger,
             rules,

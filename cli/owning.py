@@ -34,10 +34,12 @@ def serve(
     from session_ledger.cli.signals import until_stopped
     from session_ledger.cli.values import seconds_of
     from session_ledger.domain.errors import NotOwner
+    from session_ledger.ledger.collector import quiet_collector
 
     every = seconds_of(expire_every, "--expire-every") or 0.0
     with until_stopped() as stop:
         with open_ledger(url, take_over) as ledger:
+            quiet_collector()
             if not ledger.is_owner:
                 raise NotOwner(f"another process serves {ledger.url} already: stop it first, or add --take-over")
             _say_serving(ledger, as_json)
