@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     """Bytes after which no further command joins an append (a Kafka topic of the ledger takes 4 MiB)."""
     close_timeout_s: float = Field(default=30.0, ge=0)
     """How long `close()` waits for what is queued."""
-    settle_timeout_s: float = Field(default=30.0, gt=0)
+    settle_timeout_s: float = Field(default=60.0, gt=0)
     """How long an append of unknown outcome is looked for before its callers are told that it is unknown."""
     clock_skew_max_s: float = Field(default=60.0, gt=0)
     """A writer further off the broker's clock, or behind the last record, refuses to serve."""
