@@ -30,14 +30,13 @@ from session_ledger.projections.session_tables import DDL, ENDED, EVICTED, EXPIR
 _SESSION_COLUMNS = 33
 _INSERT_SESSION = f"INSERT INTO sessions VALUES ({', '.join('?' * _SESSION_COLUMNS)})"
 INTEGER_MAX = 2**63 - 1  # what SQLite holds; counts stop there, for a caller may report any number of tokens
-_UPDATE_SESSION = f"""
+_COUNT = f"""
 UPDATE sessions SET
     version = ?1, position = ?2, messages = messages + ?3, tokens_in = min(tokens_in + ?4, {INTEGER_MAX}),
-    tokens_out = min(tokens_out + ?5, {INTEGER_MAX}),
-    errors = errors + ?6
-WHERE session_id = ?7 AND version < ?8"""
-_TOUCH_SESSION = """
-UPDATE sessions SET last_active_at = ?1, due_at = min(?1 + idle_timeout_ms * 1000, expires_at) WHERE session_id = ?2"""
+    tokens_out = min(tokens_out + ?5, {INTEGER_MAX}), errors = errors + ?6"""
+_WHERE = " WHERE session_id = ?7 AND version < ?8"
+_COUNT_SESSION = _COUNT + _WHERE
+_TOUCH_SESSION = _COUNT + ", last_active_at = ?9, due_at = min(?9 + idle_timeout_ms * 1000, expires_at)" + _WHERE
 _END_SESSION = """
 UPDATE sessions SET
     status = CASE WHEN imported AND ?1 = 'ended' THEN 'imported' ELSE ?1 END,
@@ -255,32 +254,31 @@ class SessionsProjection:
 
 
 def _write(db: sqlite3.Connection, batch: _Batch) -> None:
-    created, updated, touched, ended, metadata = [], [], [], [], []
+    created, counted, touched, ended, metadata = [], [], [], [], []
     for session_id, change in batch.changes.items():
         if change.created is not None:
             created.append(_row(batch.partition, *change.created, change))
         else:
             tokens = (min(change.tokens_in, INTEGER_MAX), min(change.tokens_out, INTEGER_MAX))
             counts = (change.messages, *tokens, change.errors)
-            updated.append((change.version, change.position, *counts, session_id, change.first_version))
-            if change.touched_at is not None:
-                touched.append((change.touched_at, session_id))
+            update = (change.version, change.position, *counts, session_id, change.first_version)
+            if change.touched_at is None:
+                counted.append(update)
+            else:
+                touched.append((*update, change.touched_at))
             if change.metadata is not None:
                 metadata.append((_json(change.metadata) if change.metadata else None, session_id))
         if change.end is not None:
             ended.append((*change.end, session_id))
     if created:
         db.executemany(_INSERT_SESSION, created)
-    if updated:
-        changed = db.executemany(_UPDATE_SESSION, updated).rowcount
-        if changed != len(updated):
+    for statement, updates in ((_COUNT_SESSION, counted), (_TOUCH_SESSION, touched)):
+        if updates and db.executemany(statement, updates).rowcount != len(updates):
             last = max(change.position for change in batch.changes.values())
             raise LogCorrupt(
                 f"partition {batch.partition}, up to position {last}: "
-                f"{len(updated) - changed} sessions have events but were never created, or have them twice"
+                "a session has events but was never created, or has them twice"
             )
-    if touched:
-        db.executemany(_TOUCH_SESSION, touched)
     if metadata:
         db.executemany("UPDATE sessions SET metadata = ? WHERE session_id = ?", metadata)
     if ended:

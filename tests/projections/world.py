@@ -47,7 +47,7 @@ class World:
         self.random = random.Random(seed)
         self.log: Log = log or MemoryLog(partitions=partitions)
         self.envelope = envelope or NoEnvelope()
-        self.edge = Edge(self.envelope, Rules(), ("colour",), lambda: self.now)
+        self.edge = Edge(self.envelope, Rules(), ("colour",), lambda: self.now, bytes_max=3 * 1024 * 1024)
         self.now = START_US
         self.accounts: dict[tuple[str, str], Account] = {}
         self.pools: dict[int, AgentPool] = defaultdict(AgentPool)
