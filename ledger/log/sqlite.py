@@ -14,19 +14,22 @@ import socket
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic, sleep
 
 from session_ledger.domain.errors import LogCorrupt, LogUnavailable, Misconfigured, NotOwner
 from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.log.sqlite_errors import as_log_error, primary_code
 from session_ledger.ledger.log.sqlite_lock import OwnerLock
 from session_ledger.ledger.log.sqlite_partition import SQLitePartition
-from session_ledger.ledger.log.sqlite_readers import Readers, connect, holder
+from session_ledger.ledger.log.sqlite_readers import BUSY_TIMEOUT_S, Readers, connect, holder
 from session_ledger.ledger.log.sqlite_schema import CONTROL, Meta, check_ends, create_tables, read_meta
 from session_ledger.ledger.log.sqlite_wake import signal_of
 from session_ledger.ledger.log.sqlite_writer import Writer, open_for_writing
 
 LOG_FILE = "log.db"
 LOCK_FILE = "owner.lock"
+CLAIM_WAIT_S = 10.0  # a hundred times what a busy owner costs; longer means that it is stopped
+CLAIM_RETRY_S = 0.00005  # shorter than an append, so that the moment between two is met
 
 
 class SQLiteLog(Log):
@@ -140,7 +143,7 @@ def claim(directory: Path, name: str, take_over: bool) -> Writer:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own default is 0644
         connection = open_for_writing(path)
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            begin_between_appends(connection)
             if read_meta(connection, path) is None:
                 create_tables(connection, name)
             connection.execute("UPDATE owner SET epoch = epoch + 1, holder = ?", (this_process(),))
@@ -155,13 +158,32 @@ def claim(directory: Path, name: str, take_over: bool) -> Writer:
         if isinstance(error, sqlite3.Error):
             if primary_code(error) == sqlite3.SQLITE_BUSY:
                 raise LogUnavailable(
-                    f"{holder(path)} stands still in the middle of an append to {path} and can not be taken over from: "
-                    "end that process, then try again"
+                    f"{holder(path)} has kept the write lock of {path} for {CLAIM_WAIT_S:g} s, as a process does that "
+                    "was stopped within an append; it can not be taken over from: end that process, then try again"
                 ) from error
             raise as_log_error(error, "opening for writing", path) from error
         if isinstance(error, OSError):
             raise LogUnavailable(f"{path} can not be written: {error.strerror}") from error
         raise
+
+
+def begin_between_appends(connection: sqlite3.Connection) -> None:
+    """Begin a write transaction although the former owner appends without a pause; raises SQLITE_BUSY at the end.
+
+    SQLite's own waiting sleeps up to 100 ms between tries, and starves against an owner that lets go for some
+    microseconds at a time; so it is asked often instead.
+    """
+    deadline = monotonic() + CLAIM_WAIT_S
+    connection.execute("PRAGMA busy_timeout = 0")
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            break
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                raise
+            sleep(CLAIM_RETRY_S)
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
 
 def this_process() -> str:

@@ -15,6 +15,7 @@ from session_ledger.domain.errors import AppendFailed, OutcomeUnknown
 from session_ledger.ledger.log.port import PartitionLog
 from session_ledger.ledger.log.recorder import VersionConflict
 from session_ledger.ledger.log.sqlite import SQLiteLog
+from session_ledger.ledger.log.sqlite_readers import connect
 from tests.log.conformance import ROOT, assert_whole_batches, batch, everything, stored
 
 
@@ -78,12 +79,17 @@ def test_a_commit_that_fails_and_is_not_there(partition: PartitionLog, connectio
     assert_whole_batches(everything(partition))
 
 
-def test_a_commit_that_fails_and_is_there(partition: PartitionLog, connection: list[FaultyConnection]) -> None:
-    """The append is found, brought to the disk once more, and acknowledged."""
+def test_a_commit_that_fails_and_is_there(
+    partition: PartitionLog, connection: list[FaultyConnection], tmp_path: Path
+) -> None:
+    """The append is found, brought to the disk once more (into the database file), and acknowledged."""
     connection[0].fail_after = 1
     records = batch(3, 2)
     partition.append(records)
     assert stored(records) == stored(partition.read(3, 10))
+    file_alone = connect(tmp_path / "log.db", write=False, immutable=True)
+    assert file_alone.execute("SELECT max(position) FROM events").fetchone() == (5,)
+    file_alone.close()
     partition.append(batch(5, 1))
     assert_whole_batches(everything(partition))
 

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 import pytest
 
 from session_ledger.domain.errors import AppendFailed, LogUnavailable, NotOwner
-from session_ledger.ledger.log import sqlite_partition, sqlite_readers
+from session_ledger.ledger.log import sqlite, sqlite_partition, sqlite_readers
 from session_ledger.ledger.log.sqlite import SQLiteLog
 from session_ledger.ledger.log.sqlite_lock import OwnerLock
 from tests.log.conformance import ROOT, append_later, batch, everything
@@ -86,6 +86,7 @@ def test_a_takeover_from_a_process_that_stands_still(tmp_path: Path) -> None:
 def test_a_takeover_from_a_process_stopped_within_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's write lock can not be taken from it: LogUnavailable names the process and says to end it."""
     monkeypatch.setattr(sqlite_readers, "BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(sqlite, "CLAIM_WAIT_S", 0.1)
     log = SQLiteLog.open(tmp_path, write=True, create=True)
     stopped = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
     stopped.execute("BEGIN IMMEDIATE")
