@@ -157,6 +157,8 @@ class Shard:
                 batch = self._take()
                 if batch:
                     self._serve(batch)
+                if self._stale:
+                    continue  # nothing may look at these states, nor write them to the state file
                 self._run_calls()
                 self._folds.maintain(idle=not batch)
                 self._record_refusals()
@@ -315,6 +317,8 @@ class Shard:
         while True:
             try:
                 return self._log.settle(batch_id, first_position)
+            except NotOwner:
+                raise unknown from None  # losing the ledger does not make it known; the next look ends the shard
             except LogUnavailable:
                 if time.monotonic() > deadline_s or self._abandoned:
                     raise unknown from None
