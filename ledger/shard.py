@@ -323,6 +323,8 @@ class Shard:
                 if time.monotonic() > deadline_s or self._abandoned:
                     raise unknown from None
                 time.sleep(SETTLE_PAUSE_S)
+            except SessionLedgerError as error:  # the ledger is lost, and with it the answer
+                raise unknown from error
 
     def _restore(self) -> None:
         """After a failed append the states hold events that are not in the log: drop them and fold again.
