@@ -94,12 +94,13 @@ class Shard:
         settings = self._settings
         with self._lock:
             if self._ended_by is not None or self._closing:
-                raise self._ended_by or LedgerClosed("the ledger is closed: open it again")
+                raise _for(pending, self._ended_by or LedgerClosed("the ledger is closed: open it again"))
             if len(self._queue) >= settings.queue_commands_max or self._queued_bytes >= settings.queue_bytes_max:
-                raise Overloaded(
+                overloaded = Overloaded(
                     f"partition {self._log.partition} has {len(self._queue)} commands of {self._queued_bytes} bytes "
                     "waiting; nothing was recorded: repeat the command in a moment"
                 )
+                raise _for(pending, overloaded)
             self._queued_bytes += pending.size
             self._queue.append(pending)
         if not self._wake.is_set():
