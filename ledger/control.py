@@ -64,5 +64,5 @@ class ControlFolds:
     def maintain(self, idle: bool) -> None:
         """Nothing to do, likewise."""
 
-    def close(self) -> None:
+    def close(self, keep: bool) -> None:
         """Nothing is open."""

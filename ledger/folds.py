@@ -53,8 +53,8 @@ class Folds(Protocol):
     def maintain(self, idle: bool) -> None:
         """A bounded step of housekeeping between two appends."""
 
-    def close(self) -> None:
-        """Write what is in memory, and close."""
+    def close(self, keep: bool) -> None:
+        """Close; `keep`: write what is in memory first."""
 
 
 class PartitionFolds:
@@ -255,8 +255,8 @@ class PartitionFolds:
         self._file_failing = False
         return True
 
-    def close(self) -> None:
-        """Bring the file up to date, where that is possible, and close it."""
-        while self.position > self._covered and not self._file_failing:
+    def close(self, keep: bool) -> None:
+        """Bring the file up to date, where that is possible and wanted, and close it."""
+        while keep and self.position > self._covered and not self._file_failing:
             self.maintain(idle=True)
         self._file.close()

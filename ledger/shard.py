@@ -136,7 +136,7 @@ class Shard:
             self._closing = True
         self._wake.set()
         if self._thread.ident is None:  # never started
-            self._folds.close()
+            self._folds.close(keep=False)
             return 0
         self._thread.join(max(deadline_s - time.monotonic(), 0))
         if self._thread.is_alive():
@@ -179,7 +179,7 @@ class Shard:
         self._reject(error)
         for _, future in self._calls:
             future.set_exception(error)
-        self._folds.close()
+        self._folds.close(keep=not self._stale)
 
     def _reject(self, error: SessionLedgerError) -> int:
         with self._lock:
@@ -269,14 +269,15 @@ class Shard:
             else:
                 self._log.prove_ownership()
         except SessionLedgerError as error:
-            settle_all((pending.answer, _for(pending, error)) for pending in batch)
-            if isinstance(error, NotOwner):
-                raise
             if records:
                 self._unsettled = (batch_id, records[0].position) if isinstance(error, OutcomeUnknown) else None
                 self._stale = True
+            settle_all((pending.answer, _for(pending, error)) for pending in batch)
+            if isinstance(error, NotOwner):
+                raise
             return
         except BaseException as error:  # a defect: the shard ends, and nobody is left waiting
+            self._stale = True
             unknown = OutcomeUnknown(f"the shard failed ({error!r}); repeat the command with the same id to find out")
             settle_all((pending.answer, _for(pending, unknown)) for pending in batch)
             raise
