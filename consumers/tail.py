@@ -23,7 +23,9 @@ from session_ledger.ledger.log.port import PartitionLog, Record
 from session_ledger.projections.port import Entry
 from session_ledger.schemas.codec import Codec
 
-BATCH_RECORDS = 1000  # some 0.5 MB and 30 ms: larger gains little, and a step should not hold the views for long
+BATCH_RECORDS = 4000  # some 2 MB and 100 ms: larger gains little, and a step should not hold the views for long
+BATCH_BYTES = 16 * 1024 * 1024  # of values; batches of long messages become shorter, so that memory stays bounded
+FIRST_RECORDS = 250  # of the first batch, before it is known how long messages are: at most 250 MiB
 POLL_S = 0.05  # how long a pass over partitions without news takes
 RETRY_S = 1.0  # after a log that could not be reached
 CONFLICTS_MAX = 100  # in a row; each means that another projector moved the position, so many mean something else
@@ -75,6 +77,7 @@ class Tail:
         self.trouble: dict[int, SessionLedgerError] = {}
         """Partitions whose log can not be reached right now, and why; tried again every second."""
         self._retry_at: dict[int, float] = {}
+        self._sizes: dict[int, int] = {}  # partition to records of the next batch
 
     def step(self, log: PartitionLog, *, after: int | None = None, limit: int | None = None) -> int:
         """One batch of one partition; the number of records applied, 0 at the end of the log.
@@ -84,7 +87,9 @@ class Tail:
         """
         if after is None:
             after = self._sink.position(log.partition)
-        records = self._read(log, after, min(limit or self._batch_records, self._batch_records))
+        size = min(self._sizes.get(log.partition, FIRST_RECORDS), self._batch_records)
+        records = self._read(log, after, min(limit or size, size))
+        self._sizes[log.partition] = _next_size(size, records)
         entries, unreadable = self._decode(log.partition, after, records)
         self._apply(log.partition, entries)
         if unreadable is not None:
@@ -217,6 +222,14 @@ class Tail:
                     self._sink.apply(partition, [entry])
                 except LogCorrupt as error:
                     raise PartitionStopped(partition, entry.position, str(error)) from error
+
+
+def _next_size(size: int, records: Sequence[Record]) -> int:
+    """Twice as many records next time, or as many of these as the bytes allow."""
+    value_bytes = sum(len(record.value) for record in records)
+    if value_bytes <= BATCH_BYTES // 2:
+        return min(2 * size, BATCH_RECORDS)
+    return max(len(records) * BATCH_BYTES // 2 // value_bytes, 1)
 
 
 def material(record: Record) -> bytes:

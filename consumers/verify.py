@@ -13,13 +13,15 @@ from pathlib import Path
 from session_ledger.consumers.comparing import Comparison
 from session_ledger.consumers.findings import Findings
 from session_ledger.consumers.rules import LogRules
-from session_ledger.consumers.tail import BATCH_RECORDS, material
+from session_ledger.consumers.tail import material
 from session_ledger.domain.errors import LogCorrupt, ProjectionOutdated, UndecodableRecord
 from session_ledger.domain.events import Event
 from session_ledger.ledger.log.port import Log, PartitionLog, Record
 from session_ledger.projections.port import Entry
 from session_ledger.projections.store import Store
 from session_ledger.schemas.codec import Codec
+
+READ_RECORDS = 1000  # at a time: some 0.5 MB
 
 
 def verify(
@@ -86,7 +88,7 @@ class _Replay:
         acknowledged = (to or {}).get(partition, 0)
         wanted = max(self._log.end(), acknowledged, self._compared)
         try:
-            while after < wanted and (records := self._log.read(after, BATCH_RECORDS)):
+            while after < wanted and (records := self._log.read(after, READ_RECORDS)):
                 dense = _dense(records, after)
                 self._batch(dense)
                 after += len(dense)
