@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 from session_ledger.cli.import_formats import EXTRA, OURS, OURS_VERSION, RESERVED
 from session_ledger.cli.import_run import ID_KEY
+from session_ledger.cli.output import json_line
 from session_ledger.consumers.records import MessageView, SessionView
 from session_ledger.domain.commands import Json
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _END = f"{RESERVED}end_"
 
 
@@ -38,7 +37,7 @@ def line_of(session: SessionView, messages: list[MessageView]) -> str:
     line = _without_nothing(line)
     line["messages"] = [_message(message, imported) for message in messages]
     line[OURS] = OURS_VERSION
-    return _encode(line)
+    return json_line(line)
 
 
 def source_id_of(session: SessionView) -> str:

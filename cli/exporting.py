@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -58,7 +58,7 @@ def export_chats(
                 failures.append({"session_id": view.session_id, "reason": problem})
                 warn(f"session {view.session_id} is not exported: {problem}")
                 continue
-            out.write(_line(view, history))
+            out.write(_line(view, history).encode())
             sessions, messages = sessions + 1, messages + len(history)
     summary = f"{sessions:,} sessions with {messages:,} messages exported, {len(failures):,} could not be read"
     if as_json and output != "-":
@@ -118,17 +118,17 @@ def _line(session: SessionView, history: list[MessageView]) -> str:
 
 
 @contextmanager
-def _opened(output: str) -> Iterator[TextIO]:
+def _opened(output: str) -> Iterator[BinaryIO]:
     """Standard output, or a file that appears whole; UTF-8 whatever the locale."""
     if output == "-":
-        with open(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n") as out:
-            yield out
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
         return
     path = Path(output)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="utf-8", newline="\n") as out:
+        with open(descriptor, "wb") as out:
             yield out
         os.replace(beside, path)
     except BaseException:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from session_ledger.cli.import_formats import RESERVED, ImportedChat, parse_chat
 from session_ledger.cli.import_source import Line, Source
-from session_ledger.domain.commands import ImportedMessage, ImportSession
+from session_ledger.domain.commands import ImportedMessage, ImportSession, Json
 from session_ledger.domain.errors import (
     AppendFailed,
     CommandIdReused,
@@ -23,11 +24,11 @@ from session_ledger.domain.errors import (
 from session_ledger.domain.ids import derived_session_id, slot_of_user
 from session_ledger.domain.results import Result, SessionImported
 from session_ledger.domain.validate import Rules, validate
+from session_ledger.ledger.edge import EVENT_OVERHEAD_BYTES
 from session_ledger.ledger.ledger import Ledger
 
 PART_BYTES = 2 * 1024 * 1024  # an append stays below the 3 MiB that the ledger puts into one
 PART_MESSAGES = 5_000
-MESSAGE_BYTES = 512  # a message's event without its texts, estimated from above
 WINDOW_COMMANDS = 1024  # two appends' worth at most: more would only wait in the owner's queue
 WINDOW_BYTES = 16 * 1024 * 1024
 RETRIES = 6
@@ -150,7 +151,7 @@ class Importer:
         source_id = chat.source_id or f"{source_name}:{number}"
         session_id = session_id_of(tenant, user, source_id, chat.created_at)
         metadata = {**chat.metadata, ID_KEY: source_id}
-        pieces = list(_pieces(chat.messages))
+        pieces = list(_pieces(chat.messages, _json_bytes(chat.context) + _texts_bytes(metadata)))
         done = 0
         for piece in pieces:
             yield ImportSession(
@@ -213,7 +214,12 @@ class Importer:
         """A session in parts: each follows when the one before is recorded."""
         added, new = 0, False
         for command in [*first, *rest]:
-            result = self._outcome(_Under(self._submit(command), command, file, line, 0))
+            try:
+                future = self._submit(command)
+            except InvalidInput as error:
+                self._failed(file, line, error)
+                return
+            result = self._outcome(_Under(future, command, file, line, 0))
             if result is None:
                 return
             added += result.added
@@ -263,9 +269,9 @@ def _size(messages: tuple[ImportedMessage, ...]) -> int:
     return sum(map(_bytes, messages))
 
 
-def _pieces(messages: tuple[ImportedMessage, ...]) -> Iterator[tuple[ImportedMessage, ...]]:
-    """The messages in pieces of one append each; one empty piece where there are none."""
-    first = size = 0
+def _pieces(messages: tuple[ImportedMessage, ...], head_bytes: int) -> Iterator[tuple[ImportedMessage, ...]]:
+    """The messages in pieces of one append each, the first with the session's head; one empty piece for none."""
+    first, size = 0, head_bytes
     for number, message in enumerate(messages):
         added = _bytes(message)
         if number > first and (size + added > PART_BYTES or number - first >= PART_MESSAGES):
@@ -277,6 +283,13 @@ def _pieces(messages: tuple[ImportedMessage, ...]) -> Iterator[tuple[ImportedMes
 
 def _bytes(message: ImportedMessage) -> int:
     """What a message may take in the log, estimated from above: a character is at most four bytes."""
-    texts = len(message.content.encode()) + len(message.audio_url or "") * 4
-    parts = 0 if message.parts is None else len(repr(message.parts)) * 4
-    return MESSAGE_BYTES + texts + parts + sum(len(k) + len(v) for k, v in message.metadata.items()) * 4
+    texts = len(message.content.encode()) + len(message.audio_url or "") * 4 + _texts_bytes(message.metadata)
+    return EVENT_OVERHEAD_BYTES + texts + _json_bytes(message.parts)
+
+
+def _texts_bytes(texts: Mapping[str, str]) -> int:
+    return sum(len(name) + len(value) for name, value in texts.items()) * 4
+
+
+def _json_bytes(value: Json) -> int:
+    return 0 if value is None else len(json.dumps(value))  # escaped, so never shorter than UTF-8

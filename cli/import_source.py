@@ -70,10 +70,12 @@ class Source:
         stream: Buffered = self._raw
         if _starts_with(stream, _GZIP):
             stream = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=stream)), CHUNK_BYTES)
-        first = stream.readline(CHUNK_BYTES).removeprefix(_BOM)
+        number, first = 1, stream.readline(CHUNK_BYTES).removeprefix(_BOM)
+        while first.isspace():
+            number, first = number + 1, stream.readline(CHUNK_BYTES)
         if first.lstrip(_SPACE).startswith(b"["):
             return _array(first, stream)
-        return _lines(first, stream)
+        return _lines(number, first, stream)
 
 
 @contextmanager
@@ -118,8 +120,7 @@ def _too_long(number: int) -> Line:
     return Line(number, b"", problem)
 
 
-def _lines(first: bytes, stream: Buffered) -> Iterator[Line]:
-    number, line = 1, first
+def _lines(number: int, line: bytes, stream: Buffered) -> Iterator[Line]:
     while line:
         if not line.endswith(b"\n"):
             line += stream.readline(LINE_BYTES_MAX + 1 - len(line))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from session_ledger.cli.failing import INTERRUPTED, exit_code_of
 from session_ledger.cli.options import DEFAULT_TENANT, AsJson, TakeOver, Url
+from session_ledger.domain.errors import InvalidInput, SessionLedgerError
 
 if TYPE_CHECKING:
     from session_ledger.cli.import_run import Failure, Importer, Summary
@@ -54,7 +56,6 @@ def import_chats(
     reported and the rest goes on (exit code 1).
     """
     from session_ledger.cli.import_formats import FORMATS
-    from session_ledger.domain.errors import InvalidInput
 
     if form not in FORMATS:
         raise InvalidInput("--format", f"{len(form)} characters", f"must be one of {', '.join(FORMATS)}")
@@ -67,10 +68,12 @@ def import_chats(
         raise InvalidInput("FILE", f"{missing!r}, which does not exist", "must be a file that can be read, or -")
     started = time.perf_counter()
     summary, stopped_by = _run(files, tenant, user, source, form, strict, url, take_over, as_json)
-    _report(summary, time.perf_counter() - started, as_json, stopped_by is not None)
-    if stopped_by is not None:
+    _report(summary, time.perf_counter() - started, as_json, stopped_by)
+    if stopped_by is None:
+        raise typer.Exit(1 if summary.failed else 0)
+    if not as_json:
         raise stopped_by
-    raise typer.Exit(1 if summary.failed else 0)
+    raise typer.Exit(exit_code_of(stopped_by) if isinstance(stopped_by, SessionLedgerError) else INTERRUPTED)
 
 
 def _run(
@@ -152,15 +155,21 @@ def _tell(failure: Failure) -> None:
     warn(f"{clean(failure.file)}:{failure.line}: {clean(failure.reason)}")
 
 
-def _report(summary: Summary, seconds: float, as_json: bool, stopped: bool) -> None:
+def _report(summary: Summary, seconds: float, as_json: bool, stopped_by: BaseException | None) -> None:
     from dataclasses import asdict
 
-    from session_ledger.cli.output import say, warn, write_json
+    from session_ledger.cli.failing import document_of
+    from session_ledger.cli.output import clean, say, warn, write_json
 
     if as_json:
         document = asdict(summary)
         document["failures_not_listed"] = summary.failed - len(summary.failures)
         document["seconds"] = round(seconds, 3)
+        if isinstance(stopped_by, SessionLedgerError):
+            document |= document_of(stopped_by)
+            warn(clean(stopped_by))
+        elif stopped_by is not None:
+            document["error"] = {"code": "interrupted", "message": "interrupted", "retriable": True}
         write_json(document)
         return
     rate = summary.messages / seconds if seconds else 0.0
@@ -171,7 +180,7 @@ def _report(summary: Summary, seconds: float, as_json: bool, stopped: bool) -> N
     )
     if summary.stopped:
         warn("stopped at the first bad line (--strict): nothing of it is recorded, what came before it is")
-    elif stopped:
+    elif stopped_by is not None:
         warn("stopped before the end: what is counted above is recorded; import again, that adds only what is missing")
     elif summary.failed:
         warn("correct the lines named above and import the file again: that adds only what is missing")

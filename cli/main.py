@@ -14,6 +14,7 @@ from session_ledger.cli.demo import demo
 from session_ledger.cli.exporting import export_chats
 from session_ledger.cli.failing import (
     COULD_NOT_RUN,
+    FINDINGS,
     INTERRUPTED,
     USAGE,
     document_of,
@@ -95,7 +96,7 @@ def run(arguments: list[str]) -> int:
         return _failed("interrupted", _document("interrupted", "interrupted"), INTERRUPTED, as_json)
     except BrokenPipeError:
         _drop_stdout()
-        return 0  # whoever read has seen enough
+        return FINDINGS  # not everything was delivered
     except OSError as error:
         text = f"{error.strerror or error}: {error.filename or 'the operating system refused'}"
         return _failed(text, _document("os_error", text), COULD_NOT_RUN, as_json)

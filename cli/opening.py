@@ -48,9 +48,9 @@ def open_views(url: str | None) -> Views:
 def open_reader(url: str) -> Iterator[tuple[Log, Codec]]:
     """The log itself, for reading beside whoever owns it, and what decodes its records."""
     from session_ledger.ledger.open import open_log
+    from session_ledger.ledger.published import codec_of
     from session_ledger.ledger.settings import Settings
     from session_ledger.ledger.url import parse_url
-    from session_ledger.ledger.published import codec_of
 
     log = open_log(parse_url(url), Settings(), write=False)
     try:

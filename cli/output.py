@@ -23,6 +23,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u206
 _FIXED = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?")  # an id or a time
 GAP = 2  # columns between two columns of a table
 TEXT_COLUMNS_MIN = 8  # a text is not cut to less
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 _encode = json.JSONEncoder(
@@ -48,8 +49,9 @@ def as_json(value: object) -> object:
 
 
 def json_line(value: object) -> str:
-    """One line of JSON, without its end."""
-    return _encode(value)
+    """One line of JSON, without its end; a line to every reader, also to those that know more line ends than one."""
+    line = _encode(value)
+    return line if line.isascii() else line.translate(_LINE_ENDS)
 
 
 def write_json(value: object) -> None:

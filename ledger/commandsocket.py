@@ -114,7 +114,12 @@ class CommandServer:
     def close(self) -> None:
         """Stop listening and hang up. Idempotent."""
         self._path.unlink(missing_ok=True)
-        self._listener.close()
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # a close alone does not wake the thread that accepts
+        except OSError:  # it was closed before
+            return
+        finally:
+            self._listener.close()
         with self._lock:
             for connection in self._connections:
                 try:
