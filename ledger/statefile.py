@@ -3,7 +3,8 @@
 It is a fuzzy checkpoint (as in ARIES; Mohan et al. 1992): rows are written one by one while commands go on, each with
 the position of the last event folded into it, and `covered` is moved only when every row that was dirty at that
 position has been written. Opening reads the log from `covered` on and folds an event into a row only if its position
-is higher than the row's. A file of another log, of another version of the folding code, or ahead of the log is thrown
+is higher than the row's. No row ever goes back to a lower position, so that a former owner, which does not know yet
+that it was fenced off, does no harm. A file of another log, of another version of the folding code, or ahead of the log is thrown
 away.
 """
 
@@ -68,15 +69,21 @@ class StateFile:
         return rows.get("log_id", ""), rows.get("fold_version", 0), rows.get("covered", 0), rows.get("batch_id", b"")
 
     def reset(self, log_id: str) -> None:
-        """Forget everything and begin anew for that log."""
-        with self._connection:
-            self._connection.execute("BEGIN")
+        """Forget everything and begin anew for that log. Raises LogUnavailable where the file can not be written."""
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
             for table in ("meta", "accounts", "agents", "ended"):
-                self._connection.execute(f"DELETE FROM {table}")
-            self._connection.executemany(
+                connection.execute(f"DELETE FROM {table}")
+            connection.executemany(
                 "INSERT INTO meta VALUES (?, ?)",
                 [("log_id", log_id), ("fold_version", FOLD_VERSION), ("covered", 0), ("batch_id", b"")],
             )
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise LogUnavailable(f"the local state file {self._path} can not be written: {error}") from error
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -108,19 +115,23 @@ class StateFile:
         agents: tuple[int, AgentPool] | None = None,
         covered: tuple[int, bytes] | None = None,
     ) -> None:
-        """Write rows in one transaction; `covered` moves the position that replay starts after."""
+        """Write rows in one transaction, none to a lower position; `covered`: where replay starts after."""
         connection = self._connection
-        connection.execute("BEGIN")
+        connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany(
-                "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO accounts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET position = excluded.position,"
+                " due_at = excluded.due_at, state = excluded.state WHERE excluded.position >= accounts.position",
                 [(key[0], key[1], state.position, state.due_at, _encode(state)) for key, state in accounts],
             )
             connection.executemany("INSERT OR REPLACE INTO ended VALUES (?, ?, ?)", ended)
             if agents is not None:
-                connection.execute("DELETE FROM agents")
-                connection.execute("INSERT INTO agents VALUES (?, ?)", (agents[0], _encode(agents[1])))
-            if covered is not None:
+                connection.execute("DELETE FROM agents WHERE position <= ?", (agents[0],))
+                connection.execute(
+                    "INSERT INTO agents SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM agents)",
+                    (agents[0], _encode(agents[1])),
+                )
+            if covered is not None and covered[0] >= self.identity()[2]:
                 connection.executemany(
                     "UPDATE meta SET value = ? WHERE name = ?", [(covered[0], "covered"), (covered[1], "batch_id")]
                 )
