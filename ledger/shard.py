@@ -319,13 +319,11 @@ class Shard:
         while True:
             try:
                 return self._log.settle(batch_id, first_position)
-            except NotOwner:
-                raise unknown from None  # losing the ledger does not make it known; the next look ends the shard
             except LogUnavailable:
                 if time.monotonic() > deadline_s or self._abandoned:
                     raise unknown from None
                 time.sleep(SETTLE_PAUSE_S)
-            except SessionLedgerError as error:  # the ledger is lost, and with it the answer
+            except SessionLedgerError as error:  # losing the ledger does not make it known; the next look ends the shard
                 raise unknown from error
 
     def _restore(self) -> None:
