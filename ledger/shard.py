@@ -323,7 +323,7 @@ class Shard:
                 if time.monotonic() > deadline_s or self._abandoned:
                     raise unknown from None
                 time.sleep(SETTLE_PAUSE_S)
-            except SessionLedgerError as error:  # losing the ledger does not make it known; the next look ends the shard
+            except SessionLedgerError as error:  # losing the ledger makes nothing known; the next look ends the shard
                 raise unknown from error
 
     def _restore(self) -> None:
