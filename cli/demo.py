@@ -98,25 +98,25 @@ def _report(url: str, ran: Ran, stats: Stats, disk: dict[str, int], durability: 
     from session_ledger.cli.stats_report import show_stats
 
     tenants = ", ".join(f"{portal.tenant} ({portal.users})" for portal in PORTALS)
-    say(f"A support portal in {clean(url)}: tenants (users) {tenants}")
+    say(f"A support portal in {clean(url)}")
+    say(f"Tenants and their users: {tenants}")
     say()
     show_stats(stats)
     say()
     rate = ran.events / ran.seconds
-    say(
-        f"Write path   {ran.commands:,} commands became {ran.events:,} facts in {ran.seconds:.1f} s: "
-        f"{rate:,.0f} facts/s"
-    )
-    refused = ", ".join(f"{count:,} {code}" for code, count in sorted(ran.refused.items()))
-    say(f"Refused      {refused or 'nothing'}")
-    say(f"Expired      {ran.expired:,} sessions, by one sweep after they were left")
     log, views, vault = disk["log.db"], disk["views.db"], disk["vault.db"]
-    say(
-        f"Disk         {size(log)} log ({log / max(ran.events, 1):.0f} bytes a fact), {size(views)} views, "
-        f"{size(vault)} keys"
-    )
-    for number, line in enumerate(textwrap.wrap(durability, 85)):
-        say(f"{'Durability' if number == 0 else '':<12} {line}")
+    refused = ", ".join(f"{count:,} {code}" for code, count in sorted(ran.refused.items()))
+    made = f"{ran.commands:,} commands became {ran.events:,} facts in {ran.seconds:.1f} s: {rate:,.0f} facts/s"
+    stored = f"{size(log)} log ({log / max(ran.events, 1):.0f} bytes a fact), {size(views)} views, {size(vault)} keys"
+    for name, text in (
+        ("Write path", made),
+        ("Refused", refused or "nothing"),
+        ("Expired", f"{ran.expired:,} sessions, by one sweep after they were left"),
+        ("Disk", stored),
+        ("Durability", durability),
+    ):
+        for number, line in enumerate(textwrap.wrap(text, 87)):
+            say(f"{'' if number else name:<12} {line}")
     say()
     say("Try next:")
     place = shlex.quote(url)

@@ -89,12 +89,11 @@ def _run(
 ) -> tuple[Summary, BaseException | None]:
     """(what was done, what stopped it before the end)."""
     from session_ledger.cli.import_run import Importer, StrictStop
-    from session_ledger.cli.opening import open_ledger
+    from session_ledger.cli.opening import open_ledger, settings
     from session_ledger.domain.errors import SessionLedgerError
     from session_ledger.ledger.collector import quiet_collector
-    from session_ledger.ledger.settings import Settings
 
-    rules = Settings().rules
+    rules = settings().rules
     with open_ledger(url, take_over) as ledger:
         quiet_collector()
         importer = Importer(

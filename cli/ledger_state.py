@@ -42,7 +42,7 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
 
     Exit code 1 and the differences when anything is not as it must be. Nothing but the views' lag is changed.
     """
-    from session_ledger.cli.opening import acknowledged, url_of
+    from session_ledger.cli.opening import acknowledged, settings, url_of
     from session_ledger.cli.output import write_json
     from session_ledger.consumers.tail import PartitionStopped
     from session_ledger.consumers.verify import verify as check
@@ -51,7 +51,10 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
 
     place = url_of(url)
     to = acknowledged(place)
-    with Views.open(place) as views, _counting("records checked", _records(views), as_json) as on_progress:
+    with (
+        Views.open(place, settings=settings()) as views,
+        _counting("records checked", _records(views), as_json) as on_progress,
+    ):
         with suppress(PartitionStopped):  # the check says what it is, and where
             views.refresh(to)
         found = check(views.log, codec_of(views.log), views.store, to=to, on_progress=on_progress)
@@ -67,14 +70,17 @@ def rebuild(url: Url = None, as_json: AsJson = False) -> None:
     """Throw the views away and make them again from the log; readers see the old ones until the new are complete."""
     import time
 
-    from session_ledger.cli.opening import acknowledged, url_of
+    from session_ledger.cli.opening import acknowledged, settings, url_of
     from session_ledger.cli.output import say, write_json
     from session_ledger.consumers.views import Views
 
     place = url_of(url)
     to = acknowledged(place)
     started = time.perf_counter()
-    with Views.open(place) as views, _counting("records folded", _records(views), as_json) as on_progress:
+    with (
+        Views.open(place, settings=settings()) as views,
+        _counting("records folded", _records(views), as_json) as on_progress,
+    ):
         records = views.projector.rebuild(to, on_progress=on_progress)
         positions = views.projector.positions()
     seconds = time.perf_counter() - started
@@ -86,11 +92,11 @@ def rebuild(url: Url = None, as_json: AsJson = False) -> None:
 
 def lag(url: Url = None, as_json: AsJson = False) -> None:
     """Say how far the views are behind the log; nothing is folded. Exit code 1 when a partition is stopped."""
-    from session_ledger.cli.opening import url_of
+    from session_ledger.cli.opening import settings, url_of
     from session_ledger.cli.output import table, write_json
     from session_ledger.consumers.views import Views
 
-    with Views.open(url_of(url)) as views:
+    with Views.open(url_of(url), settings=settings()) as views:
         rows = views.projector.lag()
     if as_json:
         write_json({"partitions": [{**_fields(row), "behind": row.behind} for row in rows]})
@@ -102,11 +108,11 @@ def lag(url: Url = None, as_json: AsJson = False) -> None:
 
 def position(url: Url = None, as_json: AsJson = False) -> None:
     """Print a receipt of every projection: position, records folded, and a hash over them."""
-    from session_ledger.cli.opening import url_of
+    from session_ledger.cli.opening import settings, url_of
     from session_ledger.cli.output import say, table, write_json
     from session_ledger.consumers.views import Views
 
-    with Views.open(url_of(url)) as views:
+    with Views.open(url_of(url), settings=settings()) as views:
         receipts = views.projector.receipts()
     if as_json:
         write_json({"receipts": receipts})

@@ -1,0 +1,129 @@
+"""A running service and the commands beside it: who owns, who sends, who is fenced, what a kill leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+from tests.cli.shell import Shell, chat, jsonl
+
+
+def line_of(process: subprocess.Popen[bytes]) -> dict[str, object]:
+    """The next document that it writes."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, (process.wait(30), process.stderr.read() if process.stderr else b"")
+    document: dict[str, object] = json.loads(line)
+    return document
+
+
+def test_commands_beside_a_service_go_through_it(shell: Shell) -> None:
+    """One writer: the owner serves the commands of other processes, and drains when it is told to end."""
+    with shell.started("serve", "--json") as service:
+        serving = line_of(service)
+        assert service.pid == serving["process"]
+        assert "disk" in str(serving["durability"])
+        session = shell.apart("sessions", "create", "-U", "alice", "--json").json["session_id"]
+        assert 1 == shell("sessions", "message", session, "hello", "-U", "alice", "--json").json["message_number"]
+        assert 1 == len(shell("sessions", "history", session, "-U", "alice", "--json").lines)
+        imported = shell("import", "-", "--source", "x", "--json", stdin=jsonl(chat("a"), chat("b")))
+        assert 2 == imported.json["sessions"]
+        assert shell("expire", "--json").json["expired"] == 0
+        refused = shell("sessions", "message", session, "x", "-U", "bob", "--json")
+        assert (1, "session_not_found") == (refused.code, refused.json["error"]["code"])
+        second = shell("serve", "--json")
+        assert (3, "not_owner") == (second.code, second.json["error"]["code"])
+        service.send_signal(signal.SIGTERM)
+        out, err = service.communicate(timeout=30)
+        stopped = json.loads(out.splitlines()[-1])
+        assert (0, b"") == (service.returncode, err)
+        assert stopped["positions"]["0"] == shell("lag", "--json").json["partitions"][1]["end"]
+    assert 0 == shell("verify").code
+
+
+def test_after_a_kill_the_next_command_becomes_the_owner(shell: Shell) -> None:
+    """Nothing acknowledged is lost, and nothing has to be cleaned up by hand."""
+    with shell.started("serve", "--json") as service:
+        line_of(service)
+        session = shell("sessions", "create", "-U", "alice", "--json").json["session_id"]
+        service.kill()
+        service.wait(30)
+    assert 0 == shell("sessions", "message", session, "hello", "-U", "alice").code
+    assert ["hello"] == [m["content"] for m in shell("sessions", "history", session, "-U", "alice", "--json").lines]
+    assert 0 == shell("verify").code
+
+
+def test_a_stopped_service_can_be_taken_over(shell: Shell) -> None:
+    """A process that hangs holds the ledger until somebody says --take-over; then it is fenced off."""
+    with shell.started("serve", "--json", "--expire-every", "50ms") as service:
+        line_of(service)
+        shell("sessions", "create", "-U", "alice", "--idle-timeout", "300ms")
+        service.send_signal(signal.SIGSTOP)
+        taken = shell("sessions", "create", "-U", "bob", "--take-over", "--json")
+        assert 0 == taken.code, taken.err
+        time.sleep(0.4)
+        service.send_signal(signal.SIGCONT)
+        _, err = service.communicate(timeout=30)
+        assert 3 == service.returncode
+        assert b"Traceback" not in err
+    assert 0 == shell("verify").code
+
+
+def test_a_service_sweeps(shell: Shell) -> None:
+    """--expire-every records what has timed out, without anybody asking."""
+    with shell.started("serve", "--json", "--expire-every", "50ms") as service:
+        line_of(service)
+        session = shell("sessions", "create", "-U", "alice", "--idle-timeout", "100ms", "--json").json["session_id"]
+        assert [session] == line_of(service)["session_ids"]
+        service.send_signal(signal.SIGINT)
+        service.communicate(timeout=30)
+        assert 0 == service.returncode
+
+
+def test_sweeping_goes_on_until_it_is_stopped(shell: Shell) -> None:
+    """`expire --every`: exit code 0 at SIGTERM."""
+    session = shell("sessions", "create", "-U", "alice", "--idle-timeout", "10ms", "--json").json["session_id"]
+    time.sleep(0.05)
+    with shell.started("expire", "--every", "50ms", "--json") as sweeping:
+        assert [session] == line_of(sweeping)["session_ids"]
+        sweeping.send_signal(signal.SIGTERM)
+        assert 0 == sweeping.wait(30)
+
+
+def test_tail_follows_what_others_record(shell: Shell) -> None:
+    """What is recorded after it began comes at once, a fact a line; it stops cleanly."""
+    session = shell("sessions", "create", "-U", "alice", "--json").json["session_id"]
+    with shell.started("tail", "--follow", "--json", "--type", "MessageAdded", "--type", "SessionCreated") as tail:
+        assert "SessionCreated" == line_of(tail)["type"]
+        position = shell("sessions", "message", session, "hello", "-U", "alice", "--json").json["position"]
+        fact = line_of(tail)
+        assert ("MessageAdded", position, session) == (fact["type"], fact["position"], fact["session_id"])
+        tail.send_signal(signal.SIGINT)
+        assert 0 == tail.wait(30)
+
+
+def test_an_import_that_is_killed_and_repeated_is_the_same_as_one_that_was_not(shell: Shell) -> None:
+    """kill -9 in the middle, then again: every session is there once, with every message."""
+    chats = [chat(*(f"{n} {k} " + "x" * 500 for k in range(30)), id=f"chat-{n}") for n in range(400)]
+    chats.append(chat(*(f"long {k} " + "y" * 2000 for k in range(3000)), id="long"))
+    path = shell.directory.parent / "chats.jsonl"
+    path.write_bytes(jsonl(*chats))
+    whole = Shell(shell.directory.parent / "whole")
+    assert 401 == whole("import", path, "--json").json["sessions"]
+    expected = whole("export").out
+    killed_under_way = 0
+    for pause in (0.0, 0.05, 0.1, 0.2):
+        with shell.started("import", path, "--json") as importing:
+            deadline = time.monotonic() + 20
+            while not (shell.directory / "log.db").exists() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(pause)
+            importing.kill()
+            killed_under_way += importing.wait(30) == -signal.SIGKILL
+    assert killed_under_way
+    done = shell("import", path, "--json").json
+    assert (401, 0) == (done["sessions"] + done["already_there"], done["failed"])
+    assert expected == shell("export").out
+    assert 0 == shell("verify").code
