@@ -29,6 +29,7 @@ class ControlFolds:
         self.position = 0
         self.recorded_at = 0
         self.uncounted: dict[AccountKey, None] = {}
+        self.damaged = False
 
     def settings_of(self, tenant: str) -> TenantSettings:
         """The tenant's settings as they stand; the built-in defaults where nothing was set."""

@@ -16,7 +16,7 @@ from session_ledger.domain.decide import Context, Decision, decide
 from session_ledger.domain.events import AgentRetired, Event, SessionEnded, SessionEvicted, SessionExpired
 from session_ledger.domain.ids import account_id
 from session_ledger.ledger.log.port import PartitionLog, Record
-from session_ledger.ledger.statefile import FOLD_VERSION, AccountKey, StateFile
+from session_ledger.ledger.statefile import FOLD_VERSION, AccountKey, StateFile, StateFileDamaged
 from session_ledger.schemas.codec import Codec
 
 REPLAY_RECORDS = 2000  # records read at a time: some 1 MB
@@ -37,6 +37,8 @@ class Folds(Protocol):
     recorded_at: int
     uncounted: dict[AccountKey, None]
     """Users with refusals that no event tells yet."""
+    damaged: bool
+    """What is kept on disk can not be read: `recover` replaces it."""
 
     def decide(self, prepared: Prepared, now: int, new_id: Callable[[], bytes]) -> Decision:
         """What the command leads to in the present state; changes nothing."""
@@ -82,6 +84,7 @@ class PartitionFolds:
         self._generation_max = max(accounts_max // 2, 8)
         self._checkpoint_events = checkpoint_events
         self._file_failing = False
+        self.damaged = False
         self._forget()
 
     def _forget(self) -> None:
@@ -93,7 +96,7 @@ class PartitionFolds:
         self._agents_position = 0
         self._dirty: dict[AccountKey, None] = {}  # changed since the checkpoint cycle began
         self._writing: dict[AccountKey, None] = {}  # the cycle's rows still to write
-        self._cycle: tuple[int, bytes] | None = None  # the position that the cycle will cover
+        self._cycle: int | None = None  # the position that the cycle will cover
         self._covered = 0
         self._last_batch_id = b""
         self._ended: dict[bytes, tuple[bytes, str]] = {}  # not yet in the file
@@ -134,9 +137,16 @@ class PartitionFolds:
         """The user's account, from memory or the file; a new one where there is none."""
         account = self._young.get(key)
         if account is None:
-            account = self._old.pop(key, None) or self._file.account(key) or Account(tenant=key[0], user=key[1])
+            account = self._old.pop(key, None) or self._kept(key) or Account(tenant=key[0], user=key[1])
             self._young[key] = account
         return account
+
+    def _kept(self, key: AccountKey) -> Account | None:
+        try:
+            return self._file.account(key)
+        except StateFileDamaged:
+            self.damaged = True
+            raise
 
     def how_ended(self, session_id: bytes, key: AccountKey) -> str | None:
         """How that user's session (or that tenant's agent) ended; None if it never existed, lives, or is another's."""
@@ -144,11 +154,19 @@ class PartitionFolds:
         recent = self._ended.get(session_id)
         if recent is not None:
             return recent[1] if recent[0] == owner else None
-        return self._file.ended(session_id, owner)
+        try:
+            return self._file.ended(session_id, owner)
+        except StateFileDamaged:
+            self.damaged = True
+            raise
 
     def due_accounts(self, now: int) -> list[AccountKey]:
         """Users who have a session whose time is over at `now`."""
-        due = dict.fromkeys(self._file.due(now))
+        try:
+            due = dict.fromkeys(self._file.due(now))
+        except StateFileDamaged:
+            self.damaged = True
+            raise
         for generation in (self._old, self._young):
             for key, account in generation.items():
                 if account.due_at is not None and account.due_at <= now:
@@ -168,14 +186,25 @@ class PartitionFolds:
     # --- recovery and checkpoints ---------------------------------------------------------------------------------
 
     def recover(self) -> None:
+        if not self.damaged:
+            try:
+                return self._recover()
+            except StateFileDamaged as error:
+                _logger.warning("the local state file is rebuilt from the log: %s", error)
+        self._file.replace()
+        self.damaged = False
+        self._recover()
+
+    def _recover(self) -> None:
         self._forget()
-        log_id, fold_version, covered, batch_id = self._file.identity()
-        last = self._log.read(covered - 1, 1) if covered else []
-        if (log_id, fold_version) != (self._log_id, FOLD_VERSION) or (covered and not _is_batch(last, batch_id)):
+        log_id, fold_version, covered, (reached, batch_id) = self._file.identity()
+        last = self._log.read(reached - 1, 1) if reached else []
+        if (log_id, fold_version) != (self._log_id, FOLD_VERSION) or (reached and not _is_batch(last, batch_id)):
             self._file.reset(self._log_id)
-            covered, batch_id, last = 0, b"", []
+            covered = 0
+        last = self._log.read(covered - 1, 1) if covered else []
         self._covered = self.position = covered
-        self._last_batch_id = batch_id
+        self._last_batch_id = last[0].batch_id if last else b""
         self.recorded_at = self._decode(last[0]).recorded_at if last else 0
         self._agents_position, self._agents = self._file.agents()
         while records := self._log.read(self.position, REPLAY_RECORDS):
@@ -215,7 +244,7 @@ class PartitionFolds:
             behind = self.position - self._covered
             if behind == 0 or (behind < self._checkpoint_events and not idle):
                 return
-            self._cycle = (self.position, self._last_batch_id)
+            self._cycle = self.position
             self._writing, self._dirty = self._dirty, {}
         rows = []
         for key in list(islice(self._writing, CHECKPOINT_ROWS)):
@@ -234,7 +263,7 @@ class PartitionFolds:
         if self._writing:
             return
         self._ended = {}
-        self._covered = self._cycle[0]
+        self._covered = self._cycle
         self._cycle = None
 
     def _written(
@@ -242,12 +271,14 @@ class PartitionFolds:
         accounts: list[tuple[AccountKey, Account]],
         ended: list[tuple[bytes, bytes, str]] | None = None,
         agents: tuple[int, AgentPool] | None = None,
-        covered: tuple[int, bytes] | None = None,
+        covered: int | None = None,
     ) -> bool:
         """Write to the file; False where it can not be (a full disk): the states then stay in memory until it can."""
         try:
-            self._file.write(accounts, ended or (), agents, covered)
+            self._file.write((self.position, self._last_batch_id), accounts, ended or (), agents, covered)
         except sqlite3.Error as error:
+            if not isinstance(error, sqlite3.OperationalError):
+                self.damaged = True
             if not self._file_failing:
                 _logger.warning("the local state file can not be written, it is tried again later: %s", error)
             self._file_failing = True

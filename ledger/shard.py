@@ -153,7 +153,7 @@ class Shard:
     def _run(self) -> None:
         try:
             while True:
-                if self._stale:
+                if self._stale or self._folds.damaged:
                     self._restore()
                 batch = self._take()
                 if batch:

@@ -4,22 +4,27 @@ It is a fuzzy checkpoint (as in ARIES; Mohan et al. 1992): rows are written one 
 the position of the last event folded into it, and `covered` is moved only when every row that was dirty at that
 position has been written. Opening reads the log from `covered` on and folds an event into a row only if its position
 is higher than the row's. No row ever goes back to a lower position, so that a former owner, which does not know yet
-that it was fenced off, does no harm. A file of another log, of another version of the folding code, or ahead of the log is thrown
-away.
+that it was fenced off, does no harm. Every write moves `reached` too, to a position that no row is beyond, with the
+batch id that stands there. A file of another log, of another version of the folding code, or that reached what the log
+does not hold, is thrown away; so is a damaged one.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
 from session_ledger.domain.account import Account
 from session_ledger.domain.agents import AgentPool
 from session_ledger.domain.errors import LogUnavailable
+from session_ledger.security.files import create_private
 
+T = TypeVar("T")
 FOLD_VERSION = 1  # raise it whenever evolve or a state's shape changes: old files are then rebuilt
 
 _SCHEMA = """
@@ -32,10 +37,17 @@ CREATE TABLE IF NOT EXISTS agents (position INTEGER, state BLOB);
 CREATE TABLE IF NOT EXISTS ended (session_id BLOB PRIMARY KEY, account BLOB, how TEXT) WITHOUT ROWID;
 """
 
+_DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # the file's content is at fault
 AccountKey = tuple[str, str]
+Reached = tuple[int, bytes]
+"""A position, and the id of the batch that the record there belongs to."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode_account = msgspec.msgpack.Decoder(Account).decode
 _decode_agents = msgspec.msgpack.Decoder(AgentPool).decode
+
+
+class StateFileDamaged(LogUnavailable):
+    """The state file can not be read as what it was written as: replace it, and fold again from the log."""
 
 
 class StateFile:
@@ -47,26 +59,47 @@ class StateFile:
         try:
             self._connection = self._open()
         except sqlite3.DatabaseError as error:
-            if path is None or isinstance(error, sqlite3.OperationalError):
+            if path is None or error.sqlite_errorcode & 0xFF not in _DAMAGE:
                 raise LogUnavailable(f"the local state file {path} can not be opened: {error}") from error
-            path.unlink()  # damaged: it is rebuilt from the log
-            self._connection = self._open()
+            self._connection = self._anew()
 
     def _open(self) -> sqlite3.Connection:
+        if self._path is not None and not self._path.exists():
+            with suppress(FileExistsError):
+                create_private(self._path, b"")  # SQLite gives the files beside it the same mode
         connection = sqlite3.connect(self._path or ":memory:", check_same_thread=False, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")  # survives a crash whole; what it lacks is in the log
-        connection.executescript(_SCHEMA)
-        if self._path is not None:
-            self._path.chmod(0o600)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")  # survives a crash whole; what it lacks is in the log
+            connection.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _anew(self) -> sqlite3.Connection:
+        if self._path is not None:
+            for suffix in ("", "-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        return self._open()
+
+    def replace(self) -> None:
+        """Throw the file away and begin with an empty one. Raises LogUnavailable."""
+        self._connection.close()
+        try:
+            self._connection = self._anew()
+        except (OSError, sqlite3.Error) as error:
+            raise LogUnavailable(f"the damaged state file {self._path} can not be replaced: {error}") from error
 
     # --- identity -------------------------------------------------------------------------------------------------
 
-    def identity(self) -> tuple[str, int, int, bytes]:
-        """(log id, fold version, covered position, batch id of the record there); ("", 0, 0, b"") for a new file."""
-        rows = dict(self._connection.execute("SELECT name, value FROM meta"))
-        return rows.get("log_id", ""), rows.get("fold_version", 0), rows.get("covered", 0), rows.get("batch_id", b"")
+    def identity(self) -> tuple[str, int, int, Reached]:
+        """(log id, fold version, covered position, what was reached); ("", 0, 0, (0, b"")) for a new file."""
+        rows = dict(self._read("SELECT name, value FROM meta"))
+        covered, reached, batch_id = rows.get("covered", 0), rows.get("reached", 0), rows.get("batch_id", b"")
+        if not isinstance(covered, int) or not isinstance(reached, int) or not 0 <= covered <= reached:
+            raise StateFileDamaged(f"the local state file {self._path} covers {covered!r} and reached {reached!r}")
+        return rows.get("log_id", ""), rows.get("fold_version", 0), covered, (reached, batch_id)
 
     def reset(self, log_id: str) -> None:
         """Forget everything and begin anew for that log. Raises LogUnavailable where the file can not be written."""
@@ -77,7 +110,7 @@ class StateFile:
                 connection.execute(f"DELETE FROM {table}")
             connection.executemany(
                 "INSERT INTO meta VALUES (?, ?)",
-                [("log_id", log_id), ("fold_version", FOLD_VERSION), ("covered", 0), ("batch_id", b"")],
+                [("log_id", log_id), ("fold_version", FOLD_VERSION), ("covered", 0), ("reached", 0), ("batch_id", b"")],
             )
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -87,38 +120,54 @@ class StateFile:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
+    def _read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StateFileDamaged(f"the local state file {self._path} can not be read: {error}") from error
+
+    def _decoded(self, decode: Callable[[bytes], T], state: bytes) -> T:
+        try:
+            return decode(state)
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise StateFileDamaged(f"a row of the local state file {self._path} can not be read: {error}") from error
+
     def account(self, key: AccountKey) -> Account | None:
         """The account as last written; None if it never was."""
-        row = self._connection.execute("SELECT state FROM accounts WHERE tenant = ? AND user = ?", key).fetchone()
-        return None if row is None else _decode_account(row[0])
+        rows = self._read("SELECT state FROM accounts WHERE tenant = ? AND user = ?", key)
+        return self._decoded(_decode_account, rows[0][0]) if rows else None
 
     def agents(self) -> tuple[int, AgentPool]:
         """(position of the last event folded into it, the partition's agents)."""
-        row = self._connection.execute("SELECT position, state FROM agents").fetchone()
-        return (0, AgentPool()) if row is None else (row[0], _decode_agents(row[1]))
+        rows = self._read("SELECT position, state FROM agents")
+        return (rows[0][0], self._decoded(_decode_agents, rows[0][1])) if rows else (0, AgentPool())
 
     def ended(self, session_id: bytes, account: bytes) -> str | None:
         """How that account's session ended; None if it did not, or is another's."""
-        row = self._connection.execute("SELECT account, how FROM ended WHERE session_id = ?", (session_id,)).fetchone()
-        return None if row is None or row[0] != account else str(row[1])
+        rows = self._read("SELECT account, how FROM ended WHERE session_id = ?", (session_id,))
+        return str(rows[0][1]) if rows and rows[0][0] == account else None
 
     def due(self, now: int) -> list[AccountKey]:
         """Accounts that had a session due by `now` when they were written."""
-        return list(self._connection.execute("SELECT tenant, user FROM accounts WHERE due_at <= ?", (now,)))
+        return self._read("SELECT tenant, user FROM accounts WHERE due_at <= ?", (now,))
 
     # --- writing --------------------------------------------------------------------------------------------------
 
     def write(
         self,
+        reached: Reached,
         accounts: Iterable[tuple[AccountKey, Account]],
         ended: Iterable[tuple[bytes, bytes, str]] = (),
         agents: tuple[int, AgentPool] | None = None,
-        covered: tuple[int, bytes] | None = None,
+        covered: int | None = None,
     ) -> None:
-        """Write rows in one transaction, none to a lower position; `covered`: where replay starts after."""
+        """Write rows in one transaction, none to a lower position. Raises sqlite3.Error.
+
+        `reached`: no row is beyond that position. `covered`: where replay starts after.
+        """
         connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
         try:
+            connection.execute("BEGIN IMMEDIATE")
             connection.executemany(
                 "INSERT INTO accounts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET position = excluded.position,"
                 " due_at = excluded.due_at, state = excluded.state WHERE excluded.position >= accounts.position",
@@ -131,14 +180,20 @@ class StateFile:
                     "INSERT INTO agents SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM agents)",
                     (agents[0], _encode(agents[1])),
                 )
-            if covered is not None and covered[0] >= self.identity()[2]:
-                connection.executemany(
-                    "UPDATE meta SET value = ? WHERE name = ?", [(covered[0], "covered"), (covered[1], "batch_id")]
-                )
+            was = dict(
+                connection.execute("SELECT name, value FROM meta WHERE name IN ('covered', 'reached')").fetchall()
+            )
+            changed: list[tuple[object, str]] = []
+            if reached[0] > was["reached"]:
+                changed += [(reached[0], "reached"), (reached[1], "batch_id")]
+            if covered is not None and covered > was["covered"]:
+                changed.append((covered, "covered"))
+            connection.executemany("UPDATE meta SET value = ? WHERE name = ?", changed)
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close the file. Idempotent."""
