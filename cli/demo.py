@@ -27,6 +27,8 @@ def demo(
     Three tenants with limits, quotas and agents; sessions end, expire, are evicted and refused. A directory that holds
     anything but an earlier demo is left alone (exit code 2).
     """
+    import time
+
     from session_ledger.cli.output import progress, write_json
     from session_ledger.cli.stats_report import document_of
     from session_ledger.consumers.views import Views
@@ -35,12 +37,14 @@ def demo(
     _make_room(directory, seed)
     url = f"sqlite:{directory}"
     with progress(quiet=as_json) as bar:
-        from session_ledger.cli.demo_run import run
+        from session_ledger.cli.demo_portal import SESSIONS
+        from session_ledger.cli.demo_run import PortalClock, run
 
-        task = bar.add_task("visits", total=2_000)
-        with Ledger.open(url) as ledger:
+        task = bar.add_task("visits", total=SESSIONS)
+        clock = PortalClock(closes_at=time.time_ns() // 1000)
+        with Ledger.open(url, clock_us=clock) as ledger:
             durability = ledger.durability
-            ran = run(ledger, seed, lambda over: bar.update(task, completed=over))
+            ran = run(ledger, clock, seed, lambda over: bar.update(task, completed=over))
     with Views.open(url) as views:
         stats = views.stats(busiest=8)
     disk = {
@@ -111,7 +115,7 @@ def _report(url: str, ran: Ran, stats: Stats, disk: dict[str, int], durability: 
     for name, text in (
         ("Write path", made),
         ("Refused", refused or "nothing"),
-        ("Expired", f"{ran.expired:,} sessions, by one sweep after they were left"),
+        ("Expired", f"{ran.expired:,} sessions, by one sweep at closing time"),
         ("Disk", stored),
         ("Durability", durability),
     ):

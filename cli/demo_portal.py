@@ -7,17 +7,17 @@ the same portal again, but for ids and times.
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
 from session_ledger.domain import commands as c
 from session_ledger.domain.errors import SessionLedgerError
-from session_ledger.domain.ids import parse_id
+from session_ledger.domain.ids import new_id, parse_id, with_slot
 from session_ledger.domain.results import AgentLeased, Result, SessionStarted
 
-USERS, SESSIONS = 300, 2_000
-SHORT_IDLE_MS = 1_000  # so that what a visitor leaves open has expired when the report is printed
+SESSIONS = 2_000
+SHORT_IDLE_MS = 15 * 60_000  # so that most of what a visitor leaves open has expired when the portal closes
 HOUR_MS = 3_600_000
 Outcome = Result | SessionLedgerError
 Visit = Generator[c.Command, Outcome, None]
@@ -102,7 +102,7 @@ AGENTS = (("support", ("chat",), 40), ("support", ("chat", "voice"), 12), ("bill
 
 
 def setting_up() -> Iterator[c.Command]:
-    """Limits, default quotas of every tenant; agents are registered by `agents`."""
+    """Limits and default quotas of every tenant."""
     for portal in PORTALS:
         yield c.SetLimits(
             tenant=portal.tenant,
@@ -119,6 +119,21 @@ def setting_up() -> Iterator[c.Command]:
                 "tokens": (Decimal(portal.tokens * 4), HOUR_MS),
             },
         )
+
+
+def agents(clock: Callable[[], int]) -> Iterator[c.Command]:
+    """Every tenant's instances, all in partition 0; `clock` gives microseconds since the epoch."""
+    for portal in PORTALS:
+        for agent_type, capabilities, instances in AGENTS:
+            for _ in range(instances):
+                own = new_id(clock())
+                yield c.RegisterAgent(
+                    tenant=portal.tenant,
+                    agent_type=agent_type,
+                    capabilities=capabilities,
+                    agent_id=with_slot(own, 0),
+                    command_id=own,
+                )
 
 
 def users() -> list[tuple[Portal, str]]:
@@ -141,7 +156,7 @@ def user_settings(randomly: random.Random) -> Iterator[c.Command]:
 def visits(randomly: random.Random) -> Iterator[Visit]:
     """Visits without end: first one of each of the 300 users, then some users come much more often than the others."""
     everybody = users()
-    weights = [1.0 / (1 + rank) ** 0.6 for rank in range(len(everybody))]
+    weights = [1.0 / (1 + rank) ** 0.45 for rank in range(len(everybody))]
     ranked = randomly.sample(everybody, len(everybody))
     for portal, user in ranked:
         yield visit(portal, user, random.Random(randomly.random()))
