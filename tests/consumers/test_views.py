@@ -21,7 +21,7 @@ from session_ledger.consumers.views import Views
 from session_ledger.domain import commands as c
 from session_ledger.domain.errors import InvalidInput, LogUnavailable, SessionNotFound, WaitTimeout
 from session_ledger.domain.events import QuotaRefused
-from session_ledger.domain.ids import format_id
+from session_ledger.domain.ids import derived_session_id, format_id, slot_of_user
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.log.memory import MemoryLog
 from session_ledger.ledger.open import open_envelope
@@ -195,6 +195,21 @@ def test_every_end_has_its_status_and_reason(world: World, views: Views) -> None
     session = views.session("acme", "ada", ended)
     assert ("ended", "completed", "admin", "all done") == (
         session.status, session.end_reason, session.ended_by, session.note,
+    )  # fmt: skip
+
+
+def test_imported_history_has_a_status_of_its_own(world: World, views: Views) -> None:
+    """It never counts as live, not even while its import is under way, and stays told from what was ended here."""
+    session_id = derived_session_id("history:1", START_US, slot_of_user("acme", "ada"))
+    parts = [(c.ImportedMessage(role="user", content=text),) for text in ("one", "two")]
+    common: dict[str, Any] = {**ADA, "session_id": session_id, "source": "history:1"}
+    world.run(c.ImportSession(**common, messages=parts[0], final=False))
+    session = views.session("acme", "ada", session_id)
+    assert ("imported", None, 0) == (session.status, session.ended_at, views.count("acme", "ada"))
+    world.run(c.ImportSession(**common, messages=parts[1], first_message=2))
+    session = views.session("acme", "ada", session_id)
+    assert ("imported", "imported", "system", 2) == (
+        session.status, session.end_reason, session.ended_by, session.messages,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from session_ledger.domain.errors import LogCorrupt
-from session_ledger.domain.events import Event, MessageAdded, SessionCreated
+from session_ledger.domain.events import Event, MessageAdded, SessionCreated, SessionUpdated
 from tests.projections.rows import empty_views, fold, rows_of
 from tests.projections.world import TENANTS, USERS, World
 
@@ -122,6 +122,34 @@ def test_an_event_of_a_session_that_was_never_created_is_refused() -> None:
     message = next(event for event in events if isinstance(event, MessageAdded))
     with pytest.raises(LogCorrupt, match="never created"):
         fold(empty_views(), 0, [(1, message)])
+
+
+def test_a_fact_that_is_recorded_again_is_refused() -> None:
+    """The same version of a session's stream does not count twice, whether in one batch or in the next."""
+    events = World(1, partitions=1).play(120).events
+    updated = next(event for _, _, event in events if isinstance(event, SessionUpdated))
+    created = next(event for _, _, event in events if event.originator_id == updated.session_id)
+    with pytest.raises(LogCorrupt, match="after a later version"):
+        fold(empty_views(), 0, [(1, created), (2, updated), (3, updated)])
+    db = empty_views()
+    fold(db, 0, [(1, created), (2, updated)])
+    with pytest.raises(LogCorrupt, match="twice"):
+        fold(db, 0, [(3, updated)])
+
+
+def test_an_update_without_sealed_metadata_leaves_none() -> None:
+    """Metadata is replaced as a whole: where an update seals none, what was sealed before is gone from the views."""
+    events = World(1, partitions=1).play(120).events
+    created = next(e for _, _, e in events if isinstance(e, SessionCreated) and e.sealed_metadata is not None)
+    head = (b"u" * 16, created.tenant, created.user, 2, created.recorded_at, None, None, created.session_id)
+    updated = SessionUpdated(*head, None, None, {"colour": "blue"}, None, None, None)
+    for batches in ([[created, updated]], [[created], [updated]]):
+        db, position = empty_views(), 0
+        for batch in batches:
+            fold(db, 0, list(enumerate(batch, position + 1)))
+            position += len(batch)
+        assert [('{"colour":"blue"}',)] == db.execute("SELECT metadata FROM sessions").fetchall()
+        assert [] == db.execute("SELECT * FROM session_content WHERE field = 'metadata'").fetchall()
 
 
 def test_token_counts_stop_at_what_a_row_can_hold() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,6 +70,28 @@ def test_the_sums_of_a_tenant_are_those_of_its_users() -> None:
     assert ("tokens", 2, Decimal(7), Decimal(12), 1) == (
         total.resource, total.users, total.used, total.limit, total.refusals,
     )  # fmt: skip
+    world.run(c.SetLimits(tenant="acme", quotas={"api_calls": (Decimal(50), 60_000)}))
+    fold(db, -1, [(position, event) for partition, position, event in world.events if partition == -1])
+    default, _ = quota_views.tenant_quotas(db, "acme", world.now)
+    assert ("api_calls", 2, Decimal(0), Decimal(100)) == (default.resource, default.users, default.used, default.limit)
     page = quota_views.user_quotas(db, "acme", "", 1, world.now)
     assert ["ada"] == [item.user for item in page]
     assert page.next is not None
+
+
+def test_amounts_that_left_a_shorter_period_do_not_come_back_with_a_longer_one() -> None:
+    """What left the window left it, in one batch and in many: to the microsecond, and whatever period comes next."""
+    world = World(partitions=1)
+    ada: dict[str, Any] = {"tenant": "acme", "user": "ada", "resource": "tokens"}
+    for period_ms in (60_000, 60_000, 1_000, 600_000):
+        world.run(c.SetQuota(**ada, limit=Decimal(100), period_ms=period_ms))
+        assert world.run(c.ConsumeQuota(**ada, amount=Decimal(7))) is None
+        world.now += SECOND_US
+    events = [(position, event) for _, position, event in world.events]
+    for size in (1, 4, len(events)):
+        db = empty_views()
+        for start in range(0, len(events), size):
+            fold(db, 0, events[start : start + size])
+        (status,) = quota_views.report(db, "acme", "ada", world.now).quotas
+        assert (Decimal(14), told(world.report("acme", "ada").quotas)) == (status.used, told([status]))
+        assert [(2,)] == db.execute("SELECT count(*) FROM quota_buckets").fetchall()
