@@ -92,13 +92,9 @@ def show(user: AnyUser = None, tenant: Tenant = DEFAULT_TENANT, url: Url = None,
     """Show what is set for a tenant and its plans, and what counts (for a user, where one is named)."""
     from session_ledger.cli.opening import open_views
     from session_ledger.cli.output import duration, fields, say, table, write_json
-    from session_ledger.domain.account import Account
-    from session_ledger.projections.quota_reading import account_of, settings_of
 
     with open_views(url) as views:
-        rows = views.store.reader()
-        settings = settings_of(rows, tenant)
-        account = Account(tenant, "") if user is None else account_of(rows, tenant, user)
+        settings, account = views.limits(tenant, user)
     counting = _counting(settings, account)
     if as_json:
         document: dict[str, object] = {"tenant": tenant, "own": _shown(settings.own), "counting": counting}

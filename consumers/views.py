@@ -42,6 +42,8 @@ from session_ledger.consumers.records import (
 )
 from session_ledger.consumers.stats import read_stats
 from session_ledger.consumers.wiring import open_store
+from session_ledger.domain.account import Account
+from session_ledger.domain.control import TenantSettings
 from session_ledger.domain.errors import SessionNotFound
 from session_ledger.domain.ids import format_id, parse_id, slot_of_user
 from session_ledger.domain.results import QuotaReport
@@ -50,7 +52,7 @@ from session_ledger.ledger.open import open_envelope, open_log, open_settings
 from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
-from session_ledger.projections import reading
+from session_ledger.projections import quota_reading, reading
 from session_ledger.projections.session_tables import LIVE
 from session_ledger.projections.store import Store
 from session_ledger.schemas.codec import Codec
@@ -187,12 +189,8 @@ class Views:
         if self._fresh if fresh is None else fresh:
             wanted = partitions or range(CONTROL, len(self.log.partitions))
             self.projector.catch_up({number: self.projector.partition(number).end() for number in wanted})
-        db = self.store.reader()
-        db.execute("BEGIN")
-        try:
+        with self.store.reading() as db:
             yield db
-        finally:
-            db.execute("ROLLBACK")
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
@@ -350,6 +348,15 @@ class Views:
         """What the tenant's users have used of each resource, together. Reported, not enforced: limits are a user's."""
         with self._read(fresh) as db:
             return quota_views.tenant_quotas(db, tenant, self._clock())
+
+    def limits(
+        self, tenant: str, user: str | None = None, *, fresh: bool | None = None
+    ) -> tuple[TenantSettings, Account]:
+        """What is set for the tenant and its plans, and the user's account (None: of nobody) to apply it to."""
+        partitions = () if user is None else (self.partition_of(tenant, user),)
+        with self._read(fresh, CONTROL, *partitions) as db:
+            account = Account(tenant, "") if user is None else quota_reading.account_of(db, tenant, user)
+            return quota_reading.settings_of(db, tenant), account
 
     def agents(
         self,

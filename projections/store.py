@@ -71,14 +71,15 @@ class Store:
         self.projections = tuple(projections)
         self.fold_version = _fold_version(self.projections)
         self._lock = threading.RLock()
-        self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._idle_lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._closed = False
         try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # the files beside it take over its mode
             self._db = self._connect(read_only=False)
             self._prepare()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise Misconfigured(f"{self.path} can not be opened as a file of views: {error}") from error
 
     @classmethod
@@ -111,7 +112,7 @@ class Store:
             raise LogCorrupt(f"positions of a batch of partition {partition} are not dense between {first} and {last}")
         events = [(entry.position, entry.event) for entry in entries if entry.event is not None]
         with self._transaction() as db:
-            self._check_current()
+            self._check_current(db)
             roots: dict[bytes, bytes] = {}
             for projection in self.projections:
                 position, count, root = _stored(db, projection.name, partition)
@@ -170,18 +171,36 @@ class Store:
         """The rows were made by another version of the projecting code (or the file was never filled)."""
         return self._meta(self._db, "fold") != self.fold_version
 
-    def reader(self) -> sqlite3.Connection:
-        """This thread's read-only connection. Raises ProjectionOutdated."""
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            with self._lock:
-                if self._closed:
-                    raise Misconfigured(f"{self.path} is closed")
-                db = self._local.db = self._connect(read_only=True)
-                self._readers.append(db)
-        if self._meta(db, "fold") != self.fold_version:
-            raise ProjectionOutdated(f"{self.path} was built by another version of the projections: rebuild it")
-        return db
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A read-only connection with one snapshot of the rows, for one thread. Raises ProjectionOutdated.
+
+        As many connections are open as reads have gone on at the same time.
+        """
+        db = self._lend()
+        try:
+            db.execute("BEGIN")
+            self._check_current(db)
+            yield db
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            self._give_back(db)
+
+    def _lend(self) -> sqlite3.Connection:
+        with self._idle_lock:
+            if self._closed:
+                raise Misconfigured(f"{self.path} is closed")
+            if self._idle:
+                return self._idle.pop()
+        return self._connect(read_only=True)
+
+    def _give_back(self, db: sqlite3.Connection) -> None:
+        with self._idle_lock:
+            if not self._closed:
+                self._idle.append(db)
+                return
+        db.close()
 
     @property
     def directory(self) -> str:
@@ -213,13 +232,13 @@ class Store:
 
     def close(self) -> None:
         """Close every connection; a temporary store is deleted. Idempotent."""
-        with self._lock:
+        with self._lock, self._idle_lock:
             if self._closed:
                 return
             self._closed = True
-            for db in [*self._readers, self._db]:
+            for db in [*self._idle, self._db]:
                 db.close()
-            self._readers.clear()
+            self._idle.clear()
             if self._directory is not None:
                 self._directory.cleanup()
 
@@ -255,8 +274,6 @@ class Store:
                 f"{self.path} was built from the log {built_from}, not from {self.log_id}: "
                 "name another file, or delete this one and rebuild"
             )
-        if os.name == "posix" and os.path.exists(self.path):
-            os.chmod(self.path, 0o600)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -277,8 +294,8 @@ class Store:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _check_current(self) -> None:
-        if self.outdated:
+    def _check_current(self, db: sqlite3.Connection) -> None:
+        if self._meta(db, "fold") != self.fold_version:
             raise ProjectionOutdated(f"{self.path} was built by another version of the projections: rebuild it")
 
     def _position(self, db: sqlite3.Connection, partition: int) -> int:

@@ -10,7 +10,7 @@ from session_ledger.consumers.views import Views
 from session_ledger.consumers.wiring import open_store
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.log.kafka import KafkaLog
-from tests.projections.rows import rows_of
+from tests.projections.rows import rows_in
 from tests.projections.world import CODEC, World
 
 pytestmark = pytest.mark.kafka
@@ -27,10 +27,10 @@ def test_views_of_a_log_on_kafka(kafka: str, ledger_name: str) -> None:
             with open_store(reader, None) as store:
                 projector = Projector(reader, CODEC, store, batch_records=20)
                 assert len(world.events) == projector.catch_up(acknowledged)
-                followed = rows_of(store.reader())
+                followed = rows_in(store)
                 assert [] == verify(reader, CODEC, store, to=acknowledged).findings
                 assert len(world.events) == projector.rebuild(acknowledged)
-                assert followed == rows_of(store.reader())
+                assert followed == rows_in(store)
         finally:
             reader.close()
     finally:

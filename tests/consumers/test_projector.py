@@ -31,7 +31,7 @@ from session_ledger.ledger.log.port import Log, Record
 from session_ledger.ledger.log.sqlite import SQLiteLog
 from session_ledger.projections.sessions import SessionsProjection
 from session_ledger.projections.store import Store
-from tests.projections.rows import Rows, rows_of
+from tests.projections.rows import Rows, rows_in
 from tests.projections.world import CODEC, World
 
 
@@ -39,7 +39,7 @@ def rebuilt_rows(log: Log, to: dict[int, int] | None = None) -> Rows:
     """The rows that a fold of the whole log gives."""
     with open_store(log, None) as store:
         Projector(log, CODEC, store).catch_up(to)
-        return rows_of(store.reader())
+        return rows_in(store)
 
 
 @pytest.fixture
@@ -79,10 +79,10 @@ def test_following_and_rebuilding_give_the_same_rows(seed: int, sizes: list[int]
         for size in sizes:
             world.play(30)
             Projector(world.log, CODEC, store, batch_records=size).catch_up()
-            assert rebuilt_rows(world.log) == rows_of(store.reader())
-        followed, receipts = rows_of(store.reader()), store.receipts()
+            assert rebuilt_rows(world.log) == rows_in(store)
+        followed, receipts = rows_in(store), store.receipts()
         assert len(world.events) == Projector(world.log, CODEC, store).rebuild()
-        assert (followed, receipts) == (rows_of(store.reader()), store.receipts())
+        assert (followed, receipts) == (rows_in(store), store.receipts())
 
 
 def test_catching_up_stops_at_the_positions_that_are_named(store_of: Callable[[Log], Store]) -> None:
@@ -91,7 +91,7 @@ def test_catching_up_stops_at_the_positions_that_are_named(store_of: Callable[[L
     projector = Projector(world.log, CODEC, store_of(log), batch_records=7)
     assert 10 == projector.catch_up({1: 10})
     assert {-1: 0, 0: 0, 1: 10} == projector.positions()
-    assert rebuilt_rows(log, {1: 10}) == rows_of(projector._store.reader())
+    assert rebuilt_rows(log, {1: 10}) == rows_in(projector._store)
 
 
 def test_a_target_that_the_log_does_not_have_is_an_error(store_of: Callable[[Log], Store]) -> None:
@@ -118,7 +118,7 @@ def test_a_running_projector_follows_the_log_and_stops_at_once(store_of: Callabl
             world.play(10)
             for partition in (-1, 0, 1):
                 projector.wait(partition, projector.partition(partition).end(), timeout_s=10)
-            assert rebuilt_rows(log) == rows_of(projector._store.reader())
+            assert rebuilt_rows(log) == rows_in(projector._store)
     finally:
         stop.set()
         thread.join(timeout=10)
@@ -215,9 +215,9 @@ def test_a_quarantined_record_is_stepped_over_and_never_forgotten(store_of: Call
     assert log.partitions[1].end() == projector.position(1)
     assert [1] == [lag.partition for lag in projector.lag() if lag.quarantined == 1]
     assert {log.partitions[1].end() - 1} == {r.count for r in projector.receipts() if r.partition == 1}
-    followed = rows_of(projector._store.reader())
+    followed = rows_in(projector._store)
     projector.rebuild()
-    assert (followed, [row]) == (rows_of(projector._store.reader()), projector._store.quarantined())
+    assert (followed, [row]) == (rows_in(projector._store), projector._store.quarantined())
 
 
 def test_only_a_record_that_is_there_can_be_quarantined(store_of: Callable[[Log], Store]) -> None:
@@ -246,7 +246,7 @@ def test_views_of_other_projecting_code_are_rebuilt_by_catching_up(tmp_path: Pat
     with Store(tmp_path / "views.db", log_id=log.log_id, projections=projections) as changed:
         assert len(world.events) == Projector(log, CODEC, changed).catch_up()
         assert not changed.outdated
-        assert rebuilt_rows(log) == rows_of(changed.reader())
+        assert rebuilt_rows(log) == rows_in(changed)
     assert ["views.db"] == sorted(path.name for path in tmp_path.iterdir())
 
 
@@ -266,11 +266,11 @@ def test_a_rebuild_tells_its_progress_and_readers_see_no_half(store_of: Callable
     store = store_of(log)
     projector = Projector(log, CODEC, store, batch_records=2)
     projector.catch_up()
-    expected, seen = rows_of(store.reader()), list[int]()
+    expected, seen = rows_in(store), list[int]()
 
     def on_progress(records: int) -> None:
         seen.append(records)
-        assert expected == rows_of(store.reader())
+        assert expected == rows_in(store)
 
     projector.rebuild(on_progress=on_progress)
     assert (sorted(seen), len(world.events)) == (seen, seen[-1])
@@ -294,7 +294,7 @@ def test_two_projectors_at_once_get_the_rows_right(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert rebuilt_rows(log) == rows_of(one.reader())
+        assert rebuilt_rows(log) == rows_in(one)
     assert len(world.events) == sum(applied)
 
 
@@ -307,7 +307,7 @@ def test_a_step_that_another_projector_took_is_a_conflict(tmp_path: Path) -> Non
         Projector(log, CODEC, other).catch_up()
         with pytest.raises(ProjectionConflict):
             late.step(log.partitions[0], after=reached)
-        assert rebuilt_rows(log) == rows_of(other.reader())
+        assert rebuilt_rows(log) == rows_in(other)
 
 
 KILLED = """
@@ -340,11 +340,11 @@ def test_a_killed_projector_loses_and_doubles_nothing(tmp_path: Path) -> None:
         child.stdout.close()
         with open_store(log, tmp_path) as store:
             reached.append(store.position(0))
-            assert rebuilt_rows(log, Projector(log, CODEC, store).positions()) == rows_of(store.reader())
+            assert rebuilt_rows(log, Projector(log, CODEC, store).positions()) == rows_in(store)
     assert sorted(reached) == reached
     with open_store(log, tmp_path) as store:
         Projector(log, CODEC, store).catch_up()
-        assert rebuilt_rows(log) == rows_of(store.reader())
+        assert rebuilt_rows(log) == rows_in(store)
     log.close()
 
 

@@ -291,9 +291,10 @@ def test_content_whose_key_is_gone_is_none_and_says_why(sealed: tuple[World, Vie
         (message,) = keyless.history("acme", "ada", session_id)
         assert (None, True) == (message.content, "key_unavailable" in (message.unreadable or ""))
     close()
-    row = views.store.reader().execute(
-        "SELECT sealed FROM session_content WHERE session_id = ? AND field = 'title'", (session_id,)
-    ).fetchone()  # fmt: skip
+    with views.store.reading() as db:
+        row = db.execute(
+            "SELECT sealed FROM session_content WHERE session_id = ? AND field = 'title'", (session_id,)
+        ).fetchone()
     damaged = row[0][:-1] + bytes([row[0][-1] ^ 1])
     views.store._db.execute(
         "UPDATE session_content SET sealed = ? WHERE session_id = ? AND field = 'title'", (damaged, session_id)
@@ -403,6 +404,17 @@ def test_a_quota_report_names_where_it_was_read(world: World, views: Views) -> N
     assert (partition, world.log.partitions[partition].end()) == (report.partition, report.position)
     (later,) = views.quotas("acme", "ada", at=world.now + MINUTE_US).quotas
     assert Decimal(0) == later.used
+
+
+def test_limits_are_told_with_the_account_they_apply_to(world: World, views: Views) -> None:
+    """What counts for a user is resolved by the domain from what the views hold."""
+    world.run(c.SetLimits(tenant="acme", max_sessions=7))
+    world.run(c.SetLimits(tenant="acme", plan="gold", max_sessions=9))
+    world.run(c.SetUserLimits(**ADA, plan="gold"))
+    limits, account = views.limits("acme", "ada")
+    assert (9, "gold") == (limits.max_sessions(account), account.plan)
+    limits, nobody = views.limits("acme")
+    assert 7 == limits.max_sessions(nobody)
 
 
 def test_a_summary_counts_what_the_lists_hold() -> None:

@@ -143,7 +143,8 @@ def test_an_update_without_sealed_metadata_leaves_none() -> None:
     created = next(e for _, _, e in events if isinstance(e, SessionCreated) and e.sealed_metadata is not None)
     head = (b"u" * 16, created.tenant, created.user, 2, created.recorded_at, None, None, created.session_id)
     updated = SessionUpdated(*head, None, None, {"colour": "blue"}, None, None, None)
-    for batches in ([[created, updated]], [[created], [updated]]):
+    cuts: list[list[list[Event]]] = [[[created, updated]], [[created], [updated]]]
+    for batches in cuts:
         db, position = empty_views(), 0
         for batch in batches:
             fold(db, 0, list(enumerate(batch, position + 1)))

@@ -21,7 +21,7 @@ from session_ledger.domain.errors import (
 from session_ledger.projections.port import Entry, Quarantined
 from session_ledger.projections.sessions import SessionsProjection
 from session_ledger.projections.store import Store
-from tests.projections.rows import rows_of
+from tests.projections.rows import rows_in, rows_of
 from tests.projections.world import World, record_of
 
 LOG_ID = "log-1"
@@ -62,10 +62,10 @@ def test_rows_and_position_move_together(store: Store, entries: list[Entry]) -> 
 def test_a_batch_that_was_applied_is_refused_whole(store: Store, entries: list[Entry]) -> None:
     """A batch delivered again changes neither rows nor positions."""
     store.apply(0, entries[:10])
-    before = rows_of(store.reader())
+    before = rows_in(store)
     with pytest.raises(ProjectionConflict, match="stands at 10"):
         store.apply(0, entries[:10])
-    assert (before, 10) == (rows_of(store.reader()), store.position(0))
+    assert (before, 10) == (rows_in(store), store.position(0))
 
 
 @pytest.mark.parametrize(("first", "last"), [(5, 20), (11, 20), (1, 30)])
@@ -74,10 +74,10 @@ def test_a_batch_that_overlaps_or_leaves_a_gap_is_refused_whole(
 ) -> None:
     """Only the batch that starts right after the stored position is taken."""
     store.apply(0, entries[:9])
-    before = rows_of(store.reader())
+    before = rows_in(store)
     with pytest.raises(ProjectionConflict):
         store.apply(0, entries[first - 1 : last])
-    assert (before, 9) == (rows_of(store.reader()), store.position(0))
+    assert (before, 9) == (rows_in(store), store.position(0))
 
 
 def test_a_batch_with_a_hole_is_corrupt(store: Store, entries: list[Entry]) -> None:
@@ -90,10 +90,10 @@ def test_a_batch_with_a_hole_is_corrupt(store: Store, entries: list[Entry]) -> N
 def test_a_batch_that_can_not_be_folded_leaves_nothing(store: Store, entries: list[Entry]) -> None:
     """A repeated fact in the middle of a batch rolls back what stood before it."""
     repeated = [entry._replace(position=number) for number, entry in enumerate([*entries[:6], *entries[:6]], 1)]
-    before = rows_of(store.reader())
+    before = rows_in(store)
     with pytest.raises(LogCorrupt):
         store.apply(0, repeated)
-    assert (before, 0) == (rows_of(store.reader()), store.position(0))
+    assert (before, 0) == (rows_in(store), store.position(0))
 
 
 def test_of_two_writers_at_one_position_one_wins(store: Store, entries: list[Entry]) -> None:
@@ -120,7 +120,7 @@ def test_of_two_writers_at_one_position_one_wins(store: Store, entries: list[Ent
         assert reached // 6 == outcomes.count("applied")
         with Store.temporary(log_id=LOG_ID, projections=current_projections()) as fresh:
             fresh.apply(0, entries[:reached])
-            assert rows_of(fresh.reader()) == rows_of(other.reader())
+            assert rows_in(fresh) == rows_in(other)
 
 
 def test_readers_see_a_snapshot_while_a_batch_is_written(store: Store, entries: list[Entry]) -> None:
@@ -151,8 +151,8 @@ def test_views_of_other_projecting_code_are_not_served(store: Store, entries: li
 
     with Store(store.path, log_id=LOG_ID, projections=[Changed()]) as changed:
         assert changed.outdated
-        with pytest.raises(ProjectionOutdated):
-            changed.reader()
+        with pytest.raises(ProjectionOutdated), changed.reading():
+            pass
         with pytest.raises(ProjectionOutdated):
             changed.apply(0, entries[10:20])
 
@@ -183,7 +183,7 @@ def test_receipts_tell_the_records_not_the_batches(store: Store, entries: list[E
 def test_what_another_store_holds_is_adopted_in_one_step(store: Store, entries: list[Entry]) -> None:
     """Open readers see all of the old rows, then all of the new; positions and quarantine come along."""
     store.apply(0, entries[:10])
-    reader = store.reader()
+    reader = sqlite3.connect(f"file:{store.path}?mode=ro", uri=True, timeout=0, isolation_level=None)
     old = rows_of(reader)
     record = Quarantined(0, 50, "topic", b"o" * 16, 1, b"value", "why")
     with again(store) as other, Store.temporary(log_id=LOG_ID, projections=current_projections()) as built:
@@ -194,10 +194,42 @@ def test_what_another_store_holds_is_adopted_in_one_step(store: Store, entries: 
         store.adopt(built)
         assert old == rows_of(reader)
         reader.execute("COMMIT")
-        assert rows_of(built.reader()) == rows_of(reader)
+        assert rows_in(built) == rows_of(reader)
         assert (40, [record]) == (other.position(0), other.quarantined())
         other.apply(0, entries[40:45])
         assert 45 == store.position(0)
+    reader.close()
+
+
+def test_reads_share_the_connections_that_are_idle(store: Store) -> None:
+    """As many connections as reads at the same time, however many threads came by; none after `close`."""
+
+    def read() -> None:
+        with store.reading() as db:
+            assert [] == db.execute("SELECT * FROM sessions").fetchall()
+
+    for _ in range(5):
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+    assert 1 == len(store._idle)
+    with store.reading(), store.reading():
+        pass
+    assert 2 == len(store._idle)
+    with store.reading() as late:
+        store.close()
+    assert [] == store._idle
+    with pytest.raises(sqlite3.ProgrammingError):
+        late.execute("SELECT 1")
+    with pytest.raises(Misconfigured), store.reading():
+        pass
+
+
+def test_the_file_is_its_owners_alone(store: Store, entries: list[Entry]) -> None:
+    """Nobody else on the machine reads the views, nor the log beside them."""
+    store.apply(0, entries)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in Path(store.directory).iterdir()}
+    assert {"views.db": 0o600, "views.db-wal": 0o600, "views.db-shm": 0o600} == modes
 
 
 def test_a_record_that_was_folded_can_not_be_stepped_over(store: Store, entries: list[Entry]) -> None:
