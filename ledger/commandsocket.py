@@ -7,27 +7,43 @@ of this user's under the temporary one). The owner validates and seals: a client
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import socket
+import stat
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import cast
 
 from session_ledger.domain.commands import Command
-from session_ledger.domain.errors import InvalidInput, LogUnavailable, NotOwner, OutcomeUnknown, SessionLedgerError
+from session_ledger.domain.errors import (
+    InvalidInput,
+    LogUnavailable,
+    Misconfigured,
+    NotOwner,
+    OutcomeUnknown,
+    SessionLedgerError,
+)
 from session_ledger.domain.ids import format_id, new_id
 from session_ledger.domain.results import Result, SessionsExpired
+from session_ledger.domain.validate import Rules, validate
 from session_ledger.ledger import wire
 
 _Answer = Result | list[int] | list[SessionsExpired]
-GONE = "the owner of the ledger has gone away; nothing was recorded: try again"
+GONE = "the owner of the ledger has gone away; nothing was recorded: open the ledger again"
 CONNECT_S = 3.0  # an owner that has the lock listens as soon as its states are folded
 CONNECT_PAUSE_S = 0.05
+ACCEPT_PAUSE_S = 0.1
+HANG_UP_S = 1.0  # for answers to clients that still read
+IN_FLIGHT_MAX = 4096  # commands of one connection; then the owner reads no more of it until it takes its answers
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 on Linux, 104 elsewhere
 
 
@@ -37,11 +53,15 @@ def socket_path(directory: Path) -> Path:
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
         return path
     name = hashlib.blake2b(os.fsencode(path), digest_size=12).hexdigest()
-    return Path(tempfile.gettempdir()) / f"session-ledger-{os.getuid()}" / f"{name}.sock"
+    return _temporary_place() / f"{name}.sock"
+
+
+def _temporary_place() -> Path:
+    return Path(tempfile.gettempdir()) / f"session-ledger-{os.getuid()}"
 
 
 class CommandServer:
-    """Listens for the owner; one thread a connection, commands of one connection in flight together."""
+    """Listens for the owner; commands of one connection are in flight together."""
 
     def __init__(
         self,
@@ -54,6 +74,7 @@ class CommandServer:
         self._submit = submit
         self._others = others
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_place(path)
         path.unlink(missing_ok=True)  # a leftover: whoever calls this holds the ledger
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)
@@ -61,71 +82,124 @@ class CommandServer:
             self._listener.bind(str(path))
         finally:
             os.umask(mask)
+        self._inode = path.stat().st_ino
         self._listener.listen(64)
-        self._connections: set[socket.socket] = set()
+        self._closed = False
+        self._connections: set[_Connection] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, name="session-ledger-socket", daemon=True).start()
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
-                connection, _ = self._listener.accept()
-            except OSError:  # closed
-                return
+                accepted, _ = self._listener.accept()
+            except OSError:  # closed, or no more file handles for now
+                time.sleep(ACCEPT_PAUSE_S)
+                continue
+            connection = _Connection(accepted, self._handle, self._connections.discard)
             with self._lock:
                 self._connections.add(connection)
-            threading.Thread(target=self._serve, args=(connection,), name="session-ledger-client", daemon=True).start()
+            connection.start()
 
-    def _serve(self, connection: socket.socket) -> None:
-        sending = threading.Lock()
-
-        def answer(number: int, asked: Command | str, outcome: wire.Answered) -> None:
-            try:
-                with sending:
-                    connection.sendall(wire.encode_answer(number, asked, outcome))
-            except OSError:  # the client has gone; what it asked for is recorded all the same
-                return
-
-        try:
-            while (frame := wire.read_frame(connection)) is not None:
-                number, asked = wire.decode_request(frame)
-                try:
-                    self._handle(number, asked, answer)
-                except SessionLedgerError as error:
-                    answer(number, asked, error)
-        except (OSError, InvalidInput) as error:
-            answer(0, "", error)
-        finally:
-            with self._lock:
-                self._connections.discard(connection)
-            connection.close()
-
-    def _handle(
-        self, number: int, asked: Command | str, answer: Callable[[int, Command | str, wire.Answered], None]
-    ) -> None:
+    def _handle(self, asked: Command | str, answer: Callable[[wire.Answered], None]) -> None:
         if isinstance(asked, Command):
             future = self._submit(asked)
-            future.add_done_callback(lambda done: answer(number, asked, done.exception() or done.result()))
+            future.add_done_callback(lambda done: answer(done.exception() or done.result()))
         elif asked in self._others:
-            answer(number, asked, self._others[asked]())
+            answer(self._others[asked]())
         else:
             raise InvalidInput("request", f"unknown kind {asked[:40]!r}", "the owner may be of another version")
 
     def close(self) -> None:
-        """Stop listening and hang up. Idempotent."""
-        self._path.unlink(missing_ok=True)
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)  # a close alone does not wake the thread that accepts
-        except OSError:  # it was closed before
+        """Stop listening, send the answers that are there, hang up. Idempotent."""
+        if self._closed:
             return
-        finally:
-            self._listener.close()
+        self._closed = True
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:  # else it is the socket of who took over
+                self._path.unlink()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # a close alone does not wake the thread that accepts
+        self._listener.close()
         with self._lock:
-            for connection in self._connections:
+            connections = list(self._connections)
+        deadline_s = time.monotonic() + HANG_UP_S
+        for connection in connections:
+            connection.stop_reading()
+        for connection in connections:
+            connection.hang_up(deadline_s)
+
+
+class _Connection:
+    """One client: a thread reads what it asks, another sends the answers, so that nobody else waits for a slow one."""
+
+    def __init__(
+        self,
+        connected: socket.socket,
+        handle: Callable[[Command | str, Callable[[wire.Answered], None]], None],
+        ended: Callable[[_Connection], None],
+    ) -> None:
+        self._socket = connected
+        self._handle = handle
+        self._ended = ended
+        self._room = threading.Semaphore(IN_FLIGHT_MAX)
+        self._answers: SimpleQueue[tuple[int, str, wire.Answered] | None] = SimpleQueue()
+        self._sender = threading.Thread(target=self._send, name="session-ledger-answers", daemon=True)
+
+    def start(self) -> None:
+        """Serve until either side hangs up."""
+        self._sender.start()
+        threading.Thread(target=self._read, name="session-ledger-client", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            while (frame := wire.read_frame(self._socket)) is not None:
+                number, kind, body = wire.decode_frame(frame)
+                self._room.acquire()
+                answer = partial(self._answer, number, kind)
                 try:
-                    connection.shutdown(socket.SHUT_RDWR)
-                except OSError:  # it hung up first
-                    continue
+                    self._handle(wire.decode_request(kind, body), answer)
+                except SessionLedgerError as error:
+                    answer(error)
+        except (OSError, InvalidInput) as error:
+            self._answer(0, "", error)
+        finally:
+            self._answers.put(None)
+
+    def _answer(self, number: int, kind: str, outcome: wire.Answered) -> None:
+        self._answers.put((number, kind, outcome))
+
+    def _send(self) -> None:
+        try:
+            while (item := self._answers.get()) is not None:
+                self._socket.sendall(wire.encode_answer(*item))
+                self._room.release()
+        except OSError:  # the client has gone; what it asked for is recorded all the same
+            self.stop_reading()
+            self._room.release()
+        finally:
+            self._ended(self)
+            self._socket.close()
+
+    def stop_reading(self) -> None:
+        """Take nothing more from the client; answers still go out."""
+        with suppress(OSError):  # it hung up first
+            self._socket.shutdown(socket.SHUT_RD)
+
+    def hang_up(self, deadline_s: float) -> None:
+        """Wait until the answers have been sent, then close. `deadline_s`: of time.monotonic()."""
+        self._sender.join(max(deadline_s - time.monotonic(), 0))
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _check_place(path: Path) -> None:
+    """Raise Misconfigured where others could put a socket of theirs into the directory under the temporary one."""
+    if path.parent != _temporary_place():
+        return
+    status = path.parent.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise Misconfigured(f"{path.parent} is not this user's alone: remove it, or use a shorter directory's name")
 
 
 class CommandClient:
@@ -133,6 +207,8 @@ class CommandClient:
 
     def __init__(self, path: Path, not_owner: NotOwner) -> None:
         """Raises `not_owner` where nobody listens there, not even in a moment (the owner may be starting)."""
+        if path.parent.exists():
+            _check_place(path)
         deadline_s = time.monotonic() + CONNECT_S
         while True:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -145,18 +221,29 @@ class CommandClient:
                     raise not_owner from error
                 time.sleep(CONNECT_PAUSE_S)
         self._lock = threading.Lock()
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[Future[_Answer], bytes | None]] = {}
-        self._closed: SessionLedgerError | None = None
+        self._closed = False
         self._reader = threading.Thread(target=self._read, name="session-ledger-answers", daemon=True)
         self._reader.start()
 
     def submit(self, command: Command) -> Future[Result]:
-        """Send a command; the future has the owner's answer, or OutcomeUnknown if the owner goes away first."""
+        """Send a command; the future has the owner's answer, or OutcomeUnknown if the owner goes away first.
+
+        Raises InvalidInput for what can not be sent.
+        """
+        if not isinstance(command, Command):
+            raise InvalidInput("command", f"a {type(command).__name__}", "must be a command of session_ledger.domain")
         if command.command_id is None:  # made here, so that it is known if no answer comes
             command = replace(command, command_id=new_id(time.time_ns() // 1000))
-        future = self._send(lambda number: wire.encode_command(number, command), command.command_id)
-        return cast("Future[Result]", future)
+        number = next(self._numbers)
+        try:
+            frame = wire.encode_command(number, command)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            validate(command, Rules())  # names the field
+            seen = f"a {type(command).__name__} that can not be sent ({error})"
+            raise InvalidInput("command", seen, "must hold texts, numbers of 64 bits and JSON") from error
+        return cast("Future[Result]", self._send(number, frame, command.command_id))
 
     def positions(self) -> list[int]:
         """The owner's acknowledged positions, a partition each, the control log's last."""
@@ -167,23 +254,21 @@ class CommandClient:
         return cast("list[SessionsExpired]", self._ask(wire.EXPIRE))
 
     def _ask(self, what: str) -> object:
-        return self._send(lambda number: wire.encode_request(number, what)).result()
+        number = next(self._numbers)
+        return self._send(number, wire.encode_request(number, what), None).result()
 
-    def _send(self, encode: Callable[[int], bytes], command_id: bytes | None = None) -> Future[_Answer]:
+    def _send(self, number: int, frame: bytes, command_id: bytes | None) -> Future[_Answer]:
         future: Future[_Answer] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
-            if self._closed is not None:
-                raise self._closed
-            self._number += 1
-            self._waiting[self._number] = future, command_id
+            if self._closed:
+                raise LogUnavailable(GONE)
+            self._waiting[number] = future, command_id
             try:
-                self._socket.sendall(encode(self._number))
+                self._socket.sendall(frame)
             except OSError as error:
-                del self._waiting[self._number]
-                raise LogUnavailable(
-                    "the owner of the ledger has gone away; nothing was recorded: try again"
-                ) from error
+                del self._waiting[number]
+                raise LogUnavailable(GONE) from error
         return future
 
     def _read(self) -> None:
@@ -192,15 +277,17 @@ class CommandClient:
                 number, outcome = wire.decode_answer(frame)
                 if number not in self._waiting:
                     continue  # number 0: the owner hangs up on a frame it can not read, and says so next
-                future, _ = self._waiting.pop(number)
+                future, command_id = self._waiting.pop(number)
                 if isinstance(outcome, SessionLedgerError):
+                    if outcome.command_id is None and command_id is not None:
+                        outcome.command_id = format_id(command_id)
                     future.set_exception(outcome)
                 else:
                     future.set_result(outcome)
-        except OSError:
-            pass
+        except (OSError, InvalidInput):  # the owner has gone, or speaks another version: what waits is told below
+            self.close()
         with self._lock:
-            self._closed = LogUnavailable(GONE)
+            self._closed = True
             waiting, self._waiting = self._waiting, {}
         for future, command_id in waiting.values():
             unknown = OutcomeUnknown(

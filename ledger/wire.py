@@ -51,10 +51,10 @@ def encode_request(number: int, what: str) -> bytes:
     return _framed(number, what, b"")
 
 
-def encode_answer(number: int, asked: Command | str, outcome: Answered) -> bytes:
-    """A frame with what became of the request of that number; `asked` is what `decode_request` gave."""
+def encode_answer(number: int, asked: str, outcome: Answered) -> bytes:
+    """A frame with what became of the request of that number; `asked`: the request's kind."""
     if isinstance(outcome, list):
-        return _framed(number, str(asked), _encode(outcome))
+        return _framed(number, asked, _encode(outcome))
     if isinstance(outcome, Result):
         return _framed(number, f"{RESULT}:{type(outcome).__name__}", _encode(outcome))
     code = outcome.code if isinstance(outcome, SessionLedgerError) else LogUnavailable.code
@@ -66,33 +66,32 @@ def encode_answer(number: int, asked: Command | str, outcome: Answered) -> bytes
     return _framed(number, ERROR, _encode(fields))
 
 
-def decode_request(frame: bytes) -> tuple[int, Command | str]:
-    """(number, the command or the word that asks). Raises InvalidInput for anything that is not a request."""
-    number, kind, body = _parsed(frame)
+def decode_request(kind: str, body: bytes) -> Command | str:
+    """The command, or the word that asks. Raises InvalidInput for what is no command."""
     what, _, name = kind.partition(":")
-    if what == COMMAND and name in _COMMANDS:
-        try:
-            command: Command = _COMMANDS[name].decode(body)
-        except msgspec.MsgspecError as error:
-            raise InvalidInput(
-                "command", f"a frame that is no {name} ({error})", "must be a command's fields"
-            ) from error
-        return number, command
-    return number, kind
+    if what != COMMAND or name not in _COMMANDS:
+        return kind
+    try:
+        return _COMMANDS[name].decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidInput("command", f"a frame that is no {name} ({error})", "must be a command's fields") from error
 
 
 def decode_answer(frame: bytes) -> tuple[int, Result | SessionLedgerError | list[int] | list[SessionsExpired]]:
-    """(number, outcome)."""
-    number, kind, body = _parsed(frame)
+    """(number, outcome). Raises InvalidInput for what is no answer."""
+    number, kind, body = decode_frame(frame)
     what, _, name = kind.partition(":")
-    if what == RESULT:
-        result: Result = _RESULTS[name].decode(body)
-        return number, result
-    if what == POSITIONS:
-        return number, msgspec.msgpack.decode(body, type=list[int])
-    if what == EXPIRE:
-        return number, msgspec.msgpack.decode(body, type=list[SessionsExpired])
-    return number, _error(_error_fields(body))
+    try:
+        if what == RESULT:
+            result: Result = _RESULTS[name].decode(body)
+            return number, result
+        if what == POSITIONS:
+            return number, msgspec.msgpack.decode(body, type=list[int])
+        if what == EXPIRE:
+            return number, msgspec.msgpack.decode(body, type=list[SessionsExpired])
+        return number, _error(_error_fields(body))
+    except (msgspec.MsgspecError, ValueError, KeyError) as error:
+        raise InvalidInput("answer", f"a {kind[:40]!r} that can not be read", "of another version?") from error
 
 
 def _error(fields: dict[str, Any]) -> SessionLedgerError:
@@ -106,15 +105,18 @@ def _error(fields: dict[str, Any]) -> SessionLedgerError:
     return error
 
 
-def _parsed(frame: bytes) -> tuple[int, str, bytes]:
+def decode_frame(frame: bytes) -> tuple[int, str, bytes]:
+    """(number, kind, body). Raises InvalidInput for what is no frame."""
     try:
         return _frame(frame)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise InvalidInput("frame", f"{len(frame)} bytes that are no frame", "must be [number, kind, body]") from error
 
 
 def _framed(number: int, kind: str, body: bytes) -> bytes:
     frame = _encode((number, kind, body))
+    if len(frame) > FRAME_BYTES_MAX:
+        raise InvalidInput(kind, f"{len(frame)} bytes", f"must be at most {FRAME_BYTES_MAX} bytes: split it")
     return _LENGTH.pack(len(frame)) + frame
 
 
