@@ -158,7 +158,7 @@ def assert_folds_equal_the_log(ledger: Ledger) -> None:
                 seen = folds.account(key)
                 for quota in seen.quotas.values():
                     quota.uncounted = None  # not of the log
-                assert account == seen
+                assert account == seen, f"{account}\n{seen}"
             assert DUMP(folded.agents) == DUMP(folds._agents)
             for session_id, how in folded.ended.items():
                 who = next(one.event for one in found if one.event.originator_id == session_id)
