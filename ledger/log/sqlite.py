@@ -1,7 +1,7 @@
 """The log in a directory: one SQLite file in WAL mode, one partition and the control log, one owner at a time.
 
     DIR/log.db       the log (with log.db-wal and log.db-shm while it is open), mode 0600
-    DIR/owner.lock   held by the owner's process as long as it runs
+    DIR/owner-N.lock two files; the owner's process holds that of its epoch's parity as long as it runs
 
 `Record.key` is not stored and comes back empty: every value repeats it. An append, read or wait after `close` raises
 LedgerClosed; after a take-over by another owner, append, settle and prove_ownership raise NotOwner and reads go on.
@@ -27,7 +27,7 @@ from session_ledger.ledger.log.sqlite_wake import signal_of
 from session_ledger.ledger.log.sqlite_writer import Writer, open_for_writing
 
 LOG_FILE = "log.db"
-LOCK_FILE = "owner.lock"
+LOCK_FILES = ("owner-0.lock", "owner-1.lock")  # by the parity of the owner's epoch: see `claim`
 CLAIM_WAIT_S = 10.0  # a hundred times what a busy owner costs; longer means that it is stopped
 CLAIM_RETRY_S = 0.00005  # shorter than an append, so that the moment between two is met
 
@@ -123,38 +123,52 @@ def look_through(connection: sqlite3.Connection, path: Path) -> Meta | None:
 
 
 def claim(directory: Path, name: str, take_over: bool) -> Writer:
-    """Become the owner: take the lock (unless taking over), make what is missing, and raise the epoch."""
+    """Become the owner: take the lock (unless taking over), make what is missing, and raise the epoch.
+
+    The lock of the present epoch tells whether its owner lives. The new owner holds that of the next epoch before the
+    epoch is raised, so at no moment does a live owner, taken over from or taking over, look dead to a third process.
+    """
     path = directory / LOG_FILE
+    locks: list[OwnerLock] = []
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = OwnerLock(directory / LOCK_FILE)
+        locks.extend(OwnerLock(directory / file) for file in LOCK_FILES)
+        before = read_epoch(path)
     except OSError as error:
         raise LogUnavailable(
             f"the directory {directory} can not be used: {error.strerror}; choose one that this user may write"
         ) from error
     try:
-        if not lock.try_acquire():
-            if not take_over:
-                raise NotOwner(
-                    f"the ledger in {directory} is owned by {holder(path)}; send commands through it or stop it, "
-                    "or take over with --take-over if it hangs"
-                )
-            lock.acquire_when_free()
+        owned = NotOwner(
+            f"the ledger in {directory} is owned by {holder(path)}; send commands through it or stop it, "
+            "or take over with --take-over if it hangs"
+        )
+        if not locks[before % 2].try_acquire() and not take_over:
+            raise owned
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own default is 0644
         connection = open_for_writing(path)
         try:
             begin_between_appends(connection)
             if read_meta(connection, path) is None:
                 create_tables(connection, name)
-            connection.execute("UPDATE owner SET epoch = epoch + 1, holder = ?", (this_process(),))
-            epoch = connection.execute("SELECT epoch FROM owner").fetchone()[0]
+            epoch = connection.execute("SELECT epoch FROM owner").fetchone()[0] + 1
+            lock, former = locks[epoch % 2], locks[(epoch + 1) % 2]
+            if not lock.try_acquire():
+                if not take_over:
+                    raise owned
+                lock.acquire_when_free()  # its holder was taken over from, and then its successor was
+            elif epoch != before + 1 and not take_over:
+                raise owned
+            connection.execute("UPDATE owner SET epoch = ?, holder = ?", (epoch, this_process()))
             connection.execute("COMMIT")
+            former.release()
             return Writer(path, connection, epoch, lock, signal_of(path))
         except BaseException:
             connection.close()
             raise
     except BaseException as error:
-        lock.release()
+        for lock in locks:
+            lock.release()
         if isinstance(error, sqlite3.Error):
             if primary_code(error) == sqlite3.SQLITE_BUSY:
                 raise LogUnavailable(
@@ -165,6 +179,22 @@ def claim(directory: Path, name: str, take_over: bool) -> Writer:
         if isinstance(error, OSError):
             raise LogUnavailable(f"{path} can not be written: {error.strerror}") from error
         raise
+
+
+def read_epoch(path: Path) -> int:
+    """The epoch of the last owner; 0 where there is no log yet. Raises LogUnavailable, LogCorrupt."""
+    if not path.is_file():
+        return 0
+    try:
+        connection = connect(path, write=False)
+        try:
+            return (
+                int(connection.execute("SELECT epoch FROM owner").fetchone()[0]) if read_meta(connection, path) else 0
+            )
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise as_log_error(error, "opening", path) from error
 
 
 def begin_between_appends(connection: sqlite3.Connection) -> None:

@@ -248,7 +248,6 @@ def test_the_fenced_owner_answers_nothing_any_more(sqlite_url: str) -> None:
         assert_folds_equal_the_log(again)
 
 
-@pytest.mark.xfail(reason="the lock file is free for a moment when the fenced owner lets it go", strict=False)
 def test_a_fenced_owner_that_lets_go_leaves_the_ledger_to_the_new_one(sqlite_url: str) -> None:
     """Who opens just when the old owner learns that it was fenced becomes a client of the new one, not the owner."""
     with Ledger.open(sqlite_url) as old, Ledger.open(sqlite_url, take_over=True) as new:

@@ -12,7 +12,7 @@ import pytest
 
 from session_ledger.domain.errors import LogCorrupt, LogTooNew, LogUnavailable, Misconfigured
 from session_ledger.ledger.log.port import Record
-from session_ledger.ledger.log.sqlite import SQLiteLog
+from session_ledger.ledger.log.sqlite import LOCK_FILES, SQLiteLog
 from session_ledger.ledger.log.sqlite_readers import Readers
 from session_ledger.ledger.log.sqlite_schema import FORMAT
 from session_ledger.ledger.log.sqlite_writer import open_for_writing
@@ -68,7 +68,7 @@ def test_files_are_for_the_owner_alone(tmp_path: Path) -> None:
         log = SQLiteLog.open(tmp_path / "ledger", write=True, create=True)
         log.partitions[0].append(batch(0, 1))
         modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "ledger").iterdir()}
-        assert dict.fromkeys(["log.db", "log.db-wal", "log.db-shm", "owner.lock"], 0o600) == modes
+        assert dict.fromkeys(["log.db", "log.db-wal", "log.db-shm", "owner-0.lock", "owner-1.lock"], 0o600) == modes
         assert stat.S_IMODE((tmp_path / "ledger").stat().st_mode) == 0o700
         log.close()
     finally:
@@ -78,7 +78,7 @@ def test_files_are_for_the_owner_alone(tmp_path: Path) -> None:
 def test_after_close_one_file_holds_the_log(tmp_path: Path) -> None:
     """The write-ahead log is folded in and gone, so the directory can be copied."""
     make(tmp_path, 3, 200)
-    assert {p.name for p in tmp_path.iterdir()} == {"log.db", "owner.lock"}
+    assert {p.name for p in tmp_path.iterdir()} == {"log.db", "owner-0.lock", "owner-1.lock"}
 
 
 @pytest.mark.parametrize("write", [True, False])
@@ -116,7 +116,8 @@ def test_a_creation_that_was_cut_off_is_taken_up_again(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused_before_anything_is_touched(tmp_path: Path, write: bool, take_over: bool) -> None:
     """LogTooNew names both formats; not one byte changes and no file appears."""
     make(tmp_path, 3)
-    (tmp_path / "owner.lock").unlink()
+    for file in LOCK_FILES:
+        (tmp_path / file).unlink()
     alter(tmp_path, f"UPDATE meta SET value = {FORMAT + 1} WHERE name = 'format'")
     before = digests(tmp_path)
     with pytest.raises(LogTooNew, match=f"format {FORMAT + 1}.* up to {FORMAT}"):
