@@ -23,7 +23,7 @@ from session_ledger.domain.events import (
     SessionEnded,
     SessionUpdated,
 )
-from session_ledger.domain.ids import new_id, new_slotted_id, slot_of_user
+from session_ledger.domain.ids import new_id, new_slotted_id, slot_of_id, slot_of_user
 from session_ledger.domain.validate import Rules, validate
 from session_ledger.security.port import DataKey, Envelope
 
@@ -160,6 +160,9 @@ class Edge:
         return c.Prepared(command, command_id, account.digest(body), (sealed,)), (account,), size
 
     def _import_session(self, command: c.ImportSession, command_id: bytes, body: bytes) -> Made:
+        if slot_of_id(command.session_id) != slot_of_user(command.tenant, command.user):
+            rule = "must carry its user's slot, as domain.ids.derived_session_id makes it"
+            raise InvalidInput("session_id", f"an id with slot {slot_of_id(command.session_id)}", rule)
         key = self._envelope.session_key(command.tenant, command.user, command.session_id, create=True)
         assert key is not None
         created, total = self._sealed(key, SessionCreated, command)
