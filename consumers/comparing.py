@@ -22,7 +22,9 @@ class Comparison:
             self._db.execute("BEGIN")
             self.positions: dict[tuple[str, int], tuple[int, int, bytes]] = {
                 (projection, partition): (position, count, root)
-                for projection, partition, position, count, root in self._db.execute("SELECT * FROM main.positions")
+                for projection, partition, position, count, root in self._db.execute(
+                    "SELECT projection, partition, position, count, root FROM main.positions"
+                )
             }
         except BaseException:
             self._db.close()

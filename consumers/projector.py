@@ -168,9 +168,8 @@ class Projector:
                 log_id=self._log.log_id, projections=self._store.projections, directory=self._store.directory
             )
             with built:
-                if not self._store.outdated:
-                    for record in self._store.quarantined():
-                        built.quarantine(record)
+                for record in self._store.quarantined():
+                    built.quarantine(record)
                 tail = self._make_tail(built)
                 folded = 0
                 targets = dict(to) if to is not None else self._ends()

@@ -21,13 +21,16 @@ from session_ledger.domain.errors import (
 )
 from session_ledger.ledger.log.port import PartitionLog, Record
 from session_ledger.projections.port import Entry
+from session_ledger.projections.store import digest
 from session_ledger.schemas.codec import Codec
 
 BATCH_RECORDS = 4000  # some 2 MB and 100 ms: larger gains little, and a step should not hold the views for long
 BATCH_BYTES = 16 * 1024 * 1024  # of values; batches of long messages become shorter, so that memory stays bounded
 FIRST_RECORDS = 250  # of the first batch, before it is known how long messages are: at most 250 MiB
 POLL_S = 0.05  # how long a pass over partitions without news takes
+SHOWN_S = 1.0  # how long a reader may take to see what another one has folded already
 RETRY_S = 1.0  # after a log that could not be reached
+RESTORED = "was it restored from a copy? then rebuild the views"
 CONFLICTS_MAX = 100  # in a row; each means that another projector moved the position, so many mean something else
 
 
@@ -36,6 +39,9 @@ class Sink(Protocol):
 
     def position(self, partition: int) -> int:
         """The position of the last record applied; 0 for none."""
+
+    def last(self, partition: int) -> tuple[int, bytes]:
+        """That position and the digest of the record there."""
 
     def apply(self, partition: int, entries: Sequence[Entry]) -> None:
         """Apply the batch and move the position in one transaction; ProjectionConflict if it does not follow."""
@@ -77,6 +83,7 @@ class Tail:
         self.trouble: dict[int, SessionLedgerError] = {}
         """Partitions whose log can not be reached right now, and why; tried again every second."""
         self._retry_at: dict[int, float] = {}
+        self._continued: set[int] = set()  # partitions whose last record was found in the log as it was folded
         self._sizes: dict[int, int] = {}  # partition to records of the next batch
 
     def step(self, log: PartitionLog, *, after: int | None = None, limit: int | None = None) -> int:
@@ -85,6 +92,7 @@ class Tail:
         `after`: the sink's position, where the caller has just looked. `limit`: fewer records than a whole batch.
         Raises PartitionStopped (what stands before the record is applied), ProjectionConflict, LogUnavailable.
         """
+        self._continue(log)
         if after is None:
             after = self._sink.position(log.partition)
         size = min(self._sizes.get(log.partition, FIRST_RECORDS), self._batch_records)
@@ -119,6 +127,7 @@ class Tail:
 
     def _catch_up_one(self, log: PartitionLog, target: int) -> int:
         applied, conflicts = 0, 0
+        self._continue(log)
         while (position := self._sink.position(log.partition)) < target:
             try:
                 count = self.step(log, after=position, limit=target - position)
@@ -180,6 +189,24 @@ class Tail:
             except LogUnavailable as error:
                 self.trouble[log.partition] = error
                 self._retry_at[log.partition] = time.monotonic() + RETRY_S
+
+    def _continue(self, log: PartitionLog) -> None:
+        """Once a partition: the record that the sink stands at is the log's own; a log restored from a copy is not."""
+        partition = log.partition
+        if partition in self._continued:
+            return
+        position, folded = self._sink.last(partition)
+        if position:
+            records = self._read(log, position - 1, 1)
+            if not records and log.wait(position - 1, SHOWN_S):
+                records = self._read(log, position - 1, 1)
+            if not records:
+                reason = f"the log ends at {log.end()}, before it; {RESTORED}"
+                raise PartitionStopped(partition, position, reason)
+            if digest(material(records[0])) != folded:
+                reason = f"the log has another record there than was folded; {RESTORED}"
+                raise PartitionStopped(partition, position, reason)
+        self._continued.add(partition)
 
     # --- the step's parts ---------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import sqlite3
 import tempfile
 import threading
@@ -29,10 +28,10 @@ from session_ledger.domain.errors import (
 )
 from session_ledger.domain.events import Event
 from session_ledger.projections.port import Entry, Projection, Quarantined, Receipt
+from session_ledger.projections.temporary import PREFIX, sweep
 
 BUSY_TIMEOUT_S = 30.0  # a rebuild puts its pages in place under the write lock; a big one takes some seconds
 ROOT_0 = bytes(32)
-_TEMPORARY = "views-building-"
 
 _DDL = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -42,6 +41,7 @@ CREATE TABLE positions (
     position INTEGER NOT NULL,
     count INTEGER NOT NULL,
     root BLOB NOT NULL,
+    last BLOB NOT NULL,             -- digest of the record at that position
     PRIMARY KEY (projection, partition)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE quarantine (
@@ -80,14 +80,17 @@ class Store:
             self._db = self._connect(read_only=False)
             self._prepare()
         except (sqlite3.Error, OSError) as error:
-            raise Misconfigured(f"{self.path} can not be opened as a file of views: {error}") from error
+            raise Misconfigured(
+                f"{self.path} can not be opened as a file of views: {error}; "
+                "where it is one and damaged, delete it: it is made again from the log"
+            ) from error
 
     @classmethod
     def temporary(cls, *, log_id: str, projections: Sequence[Projection], directory: str | None = None) -> Store:
         """A store in a file of its own that is deleted by `close` (in `directory`, or where temporary files go)."""
         if directory is not None:
-            _sweep(Path(directory))
-        place = tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=directory)
+            sweep(Path(directory))
+        place = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=directory)
         try:
             store = cls(Path(place.name) / "views.db", log_id=log_id, projections=projections)
         except BaseException:
@@ -125,9 +128,9 @@ class Store:
                     roots[root] = chain(root, entries)
                 _fold(projection, db, partition, events)
                 db.execute(
-                    "INSERT INTO positions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-                    " position = excluded.position, count = excluded.count, root = excluded.root",
-                    (projection.name, partition, last, count + len(events), roots[root]),
+                    "INSERT INTO positions VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET position ="
+                    " excluded.position, count = excluded.count, root = excluded.root, last = excluded.last",
+                    (projection.name, partition, last, count + len(events), roots[root], digest(entries[-1].material)),
                 )
 
     def quarantine(self, record: Quarantined) -> None:
@@ -159,7 +162,7 @@ class Store:
         SQLite's backup writes it as one transaction through the write-ahead log, so nobody's open file is swapped
         away and a crash leaves the old rows. Quarantined records go with `built`.
         """
-        with self._lock, built._lock:
+        with self._lock, built._lock, self._usable():
             built._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             built._db.backup(self._db)
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -169,7 +172,8 @@ class Store:
     @property
     def outdated(self) -> bool:
         """The rows were made by another version of the projecting code (or the file was never filled)."""
-        return self._meta(self._db, "fold") != self.fold_version
+        with self._usable():
+            return self._meta(self._db, "fold") != self.fold_version
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -179,9 +183,10 @@ class Store:
         """
         db = self._lend()
         try:
-            db.execute("BEGIN")
-            self._check_current(db)
-            yield db
+            with self._usable():
+                db.execute("BEGIN")
+                self._check_current(db)
+                yield db
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -193,7 +198,8 @@ class Store:
                 raise Misconfigured(f"{self.path} is closed")
             if self._idle:
                 return self._idle.pop()
-        return self._connect(read_only=True)
+        with self._usable():
+            return self._connect(read_only=True)
 
     def _give_back(self, db: sqlite3.Connection) -> None:
         with self._idle_lock:
@@ -209,12 +215,20 @@ class Store:
 
     def position(self, partition: int) -> int:
         """How far every projection has come in the partition; 0 before the first record."""
-        with self._lock:
+        with self._lock, self._usable():
             return self._position(self._db, partition)
+
+    def last(self, partition: int) -> tuple[int, bytes]:
+        """(position, digest of the record there) that the partition was folded up to; (0, b"") before the first."""
+        with self._lock, self._usable():
+            row = self._db.execute(
+                "SELECT position, last FROM positions WHERE partition = ? ORDER BY position LIMIT 1", (partition,)
+            ).fetchone()
+        return (0, b"") if row is None else row
 
     def receipts(self) -> list[Receipt]:
         """One a projection and partition, ordered."""
-        with self._lock:
+        with self._lock, self._usable():
             rows = self._db.execute(
                 "SELECT projection, partition, position, count, root FROM positions ORDER BY 1, 2"
             ).fetchall()
@@ -222,7 +236,7 @@ class Store:
 
     def quarantined(self, partition: int | None = None) -> list[Quarantined]:
         """The records that are stepped over, in order; of one partition, or of all."""
-        with self._lock:
+        with self._lock, self._usable():
             rows = self._db.execute(
                 "SELECT partition, position, topic, originator_id, version, value, reason FROM quarantine"
                 " WHERE ?1 IS NULL OR partition = ?1 ORDER BY 1, 2",
@@ -276,8 +290,21 @@ class Store:
             )
 
     @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Tells a damaged file and a full disk by a typed error; what it was while it lasted is the cause."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
+                raise
+            raise Misconfigured(
+                f"the views in {self.path} can not be used: {error}; "
+                "where the file is damaged, delete it: it is made again from the log"
+            ) from error
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._usable():
             if self._closed:
                 raise Misconfigured(f"{self.path} is closed")
             try:
@@ -307,22 +334,9 @@ class Store:
         return None if row is None else str(row[0])
 
 
-def _sweep(directory: Path) -> None:
-    """Delete temporary stores whose process was killed."""
-    for place in directory.glob(f"{_TEMPORARY}*"):
-        pid = place.name.removeprefix(_TEMPORARY).partition("-")[0]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(place, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def digest(material: bytes) -> bytes:
+    """What tells one record from another at the same position, 16 bytes."""
+    return hashlib.blake2b(material, digest_size=16).digest()
 
 
 def chain(root: bytes, entries: Sequence[Entry]) -> bytes:

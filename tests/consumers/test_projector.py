@@ -32,7 +32,7 @@ from session_ledger.ledger.log.sqlite import SQLiteLog
 from session_ledger.projections.sessions import SessionsProjection
 from session_ledger.projections.store import Store
 from tests.projections.rows import Rows, rows_in
-from tests.projections.world import CODEC, World
+from tests.projections.world import CODEC, World, record_of
 
 
 def rebuilt_rows(log: Log, to: dict[int, int] | None = None) -> Rows:
@@ -230,6 +230,26 @@ def test_only_a_record_that_is_there_can_be_quarantined(store_of: Callable[[Log]
         projector.quarantine(2, 1, "why")
 
 
+@pytest.mark.parametrize("kept", [0, 5, 19])
+def test_a_log_that_was_restored_from_an_older_copy_is_noticed(store_of: Callable[[Log], Store], kept: int) -> None:
+    """Views that are ahead of their log, or of another past, are not followed on; rebuilding them helps."""
+    world, log = memory_world(commands=300)
+    store = store_of(log)
+    Projector(log, CODEC, store).catch_up({0: 20, 1: 20})
+    del log._store.records[0][kept:]
+    projector = Projector(log, CODEC, store)
+    with pytest.raises(PartitionStopped, match="before it; was it restored"):
+        projector.catch_up({0: kept})
+    if kept == 19:
+        log._store.records[0].append(record_of(20, world.events[-1][2]))
+        with pytest.raises(PartitionStopped, match="another record"):
+            projector.catch_up({0: kept})
+        log._store.records[0].pop()
+    projector.rebuild()
+    projector.catch_up()
+    assert rebuilt_rows(log) == rows_in(store)
+
+
 # --- rebuilding -----------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +267,7 @@ def test_views_of_other_projecting_code_are_rebuilt_by_catching_up(tmp_path: Pat
         assert len(world.events) == Projector(log, CODEC, changed).catch_up()
         assert not changed.outdated
         assert rebuilt_rows(log) == rows_in(changed)
+        assert 0 == Projector(log, CODEC, changed).catch_up()
     assert ["views.db"] == sorted(path.name for path in tmp_path.iterdir())
 
 

@@ -164,6 +164,20 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
         Store(tmp_path / "views.db", log_id=LOG_ID, projections=current_projections())
 
 
+def test_a_file_that_is_damaged_later_is_told_by_a_typed_error(store: Store, entries: list[Entry]) -> None:
+    """A read of a damaged page says which file to delete; it is no bare error of the database."""
+    store.apply(0, entries)
+    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = Path(store.path)
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(Misconfigured, match="delete it") as told, again(store) as damaged:
+        damaged.position(0)
+    assert isinstance(told.value.__cause__, sqlite3.DatabaseError)
+
+
 def test_receipts_tell_the_records_not_the_batches(store: Store, entries: list[Entry]) -> None:
     """The root is the same however the records were cut, and another as soon as one byte of one differs."""
     store.apply(0, entries[:7])
