@@ -14,6 +14,7 @@ from session_ledger.projections.port import Quarantined, Receipt
 from session_ledger.projections.store import Store
 from session_ledger.schemas.codec import Codec
 
+STOP_S = 10.0  # a batch takes a tenth of a second, on a busy machine more
 WAIT_POLL_S = 0.005  # another process may be the one that projects
 
 
@@ -57,6 +58,9 @@ class Projector:
         self._lock = threading.RLock()
         self._moved = threading.Condition()
         self._following: Tail | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._failure: Exception | None = None
         self._tail = self._make_tail(store)
 
     def _make_tail(self, store: Store) -> Tail:
@@ -98,6 +102,37 @@ class Projector:
             self.rebuild()
         tail = self._following = self._make_tail(self._store)
         tail.run(stop, on_applied=self._notify)
+
+    def start(self) -> None:
+        """Run in a thread of its own, until `stop`."""
+        if self._thread is not None:
+            raise Misconfigured("the projector runs already")
+        self._stop.clear()
+        self._failure = None
+        self._thread = threading.Thread(target=self._run_in_thread, name="projector", daemon=True)
+        self._thread.start()
+
+    def _run_in_thread(self) -> None:
+        try:
+            self.run(self._stop)
+        except Exception as error:  # noqa: BLE001 - handed to whoever calls `stop`
+            self._failure = error
+
+    def stop(self, timeout_s: float = STOP_S) -> None:
+        """End the thread after the batch that it is at. Idempotent.
+
+        Raises WaitTimeout where that takes longer (the rows are sound all the same), and what ended the thread before,
+        if something did: views that can not be used, a log that was closed.
+        """
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._stop.set()
+        thread.join(timeout_s)
+        if thread.is_alive():
+            raise WaitTimeout(f"the projector did not end its batch within {timeout_s} s")
+        if self._failure is not None:
+            raise self._failure
 
     def _notify(self) -> None:
         with self._moved:

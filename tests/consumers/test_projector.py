@@ -19,6 +19,7 @@ from session_ledger.consumers.projector import Lag, Projector, targets
 from session_ledger.consumers.tail import PartitionStopped, Tail
 from session_ledger.consumers.wiring import current_projections, open_store
 from session_ledger.domain.errors import (
+    LedgerClosed,
     LogCorrupt,
     LogUnavailable,
     Misconfigured,
@@ -123,6 +124,35 @@ def test_a_running_projector_follows_the_log_and_stops_at_once(store_of: Callabl
         stop.set()
         thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+def test_a_projector_in_a_thread_is_stopped_by_a_deadline(store_of: Callable[[Log], Store]) -> None:
+    """`start` follows in the background, `stop` ends it after its batch and can be repeated; then it starts again."""
+    world, log = memory_world(commands=30)
+    projector = Projector(log, CODEC, store_of(log))
+    for _ in range(2):
+        projector.start()
+        with pytest.raises(Misconfigured):
+            projector.start()
+        world.play(20)
+        projector.wait(1, log.partitions[1].end(), timeout_s=10)
+        projector.stop()
+        projector.stop()
+    assert not any(thread.name == "projector" for thread in threading.enumerate())
+
+
+def test_what_ended_a_projector_in_a_thread_is_told_by_stop(store_of: Callable[[Log], Store]) -> None:
+    """A log that is closed under a running projector ends it, and `stop` says so: nothing ends quietly."""
+    _, log = memory_world(commands=30)
+    projector = Projector(log, CODEC, store_of(log))
+    projector.start()
+    projector.wait(1, log.partitions[1].end(), timeout_s=10)
+    log.close()
+    deadline = time.monotonic() + 10
+    while projector._failure is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(LedgerClosed):
+        projector.stop()
 
 
 def test_waiting_for_a_position_that_nobody_projects_times_out(store_of: Callable[[Log], Store]) -> None:
