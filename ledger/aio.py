@@ -25,6 +25,9 @@ class _InLoop:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
+    def _new_id(self) -> bytes:
+        return self._ledger._new_id()
+
     def _run(self, command: Command, result: type[Result]) -> Awaitable[Result]:
         return self._ledger.asubmit(command)
 

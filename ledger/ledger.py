@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from session_ledger.domain.commands import Command
 from session_ledger.domain.errors import LedgerClosed, NotOwner
+from session_ledger.domain.ids import new_id
 from session_ledger.domain.results import Result, SessionsExpired
 from session_ledger.ledger.backend import Shards
 from session_ledger.ledger.methods import R
@@ -36,7 +37,15 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods):
     `command_id` (a UUIDv7) makes a command safe to repeat for ten minutes: the first outcome is answered again.
     """
 
-    def __init__(self, backend: Backend, url: str, name: str, durability: str, close_timeout_s: float) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        url: str,
+        name: str,
+        durability: str,
+        close_timeout_s: float,
+        clock_us: Callable[[], int],
+    ) -> None:
         """Use `Ledger.open`."""
         self._backend: Backend = backend
         self.url = url
@@ -44,6 +53,7 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods):
         self.durability = durability
         """One sentence: what an acknowledged command survives."""
         self._close_timeout_s = close_timeout_s
+        self._clock_us = clock_us
 
     @classmethod
     def open(
@@ -72,6 +82,9 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods):
         return open_ledger(cls, url, settings, take_over, clock_us or machine_clock_us, options)
 
     # --- running ----------------------------------------------------------------------------------------------------
+
+    def _new_id(self) -> bytes:
+        return new_id(self._clock_us())
 
     def _run(self, command: Command, result: type[R]) -> R:
         return cast(R, self._backend.run(command, None))

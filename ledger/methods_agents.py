@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from session_ledger.domain import commands as c
 from session_ledger.domain import results as r
-from session_ledger.domain.ids import new_id, parse_id, with_slot
-from session_ledger.ledger.methods import Commands, Id, optional_id
+from session_ledger.domain.ids import SLOTS, parse_id, with_slot
+from session_ledger.domain.shapes import number
+from session_ledger.ledger.methods import Commands, Id, optional_id, word_set
 
 
 class AgentMethods(Commands):
@@ -24,11 +24,12 @@ class AgentMethods(Commands):
         command_id: Id | None = None,
     ) -> r.AgentChanged:
         """Register an agent instance in a partition; only that partition's sessions can acquire it."""
-        own = optional_id(command_id, "command_id") or new_id(time.time_ns() // 1000)
+        number(partition, "partition", 0, SLOTS - 1)
+        own = optional_id(command_id, "command_id") or self._new_id()
         command = c.RegisterAgent(
             tenant=tenant,
             agent_type=agent_type,
-            capabilities=tuple(sorted(set(capabilities))),
+            capabilities=word_set(capabilities, "capabilities"),
             agent_id=with_slot(own, partition),  # derived, so that a repeat registers the same instance
             command_id=own,
         )
@@ -50,7 +51,7 @@ class AgentMethods(Commands):
             user=user,
             session_id=parse_id(session_id, "session_id"),
             agent_type=agent_type,
-            capabilities=tuple(sorted(set(capabilities))),
+            capabilities=word_set(capabilities, "capabilities"),
             command_id=optional_id(command_id, "command_id"),
         )
         return self._run(command, r.AgentLeased)

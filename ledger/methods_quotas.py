@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 from session_ledger.domain import commands as c
 from session_ledger.domain import results as r
+from session_ledger.domain.errors import InvalidInput
 from session_ledger.domain.ids import parse_id
+from session_ledger.domain.shapes import shape
 from session_ledger.domain.values import amount as exact
-from session_ledger.ledger.methods import MS_A_SECOND, Amount, Commands, Id, Time, optional_id, optional_ms, optional_us
+from session_ledger.ledger.methods import (
+    Amount,
+    Commands,
+    Id,
+    Time,
+    optional_id,
+    optional_ms,
+    optional_us,
+    whole_ms,
+)
 
 
 class QuotaMethods(Commands):
@@ -30,7 +42,7 @@ class QuotaMethods(Commands):
             user=user,
             resource=resource,
             limit=None if limit is None else exact(limit, "limit"),
-            period_ms=round(period_s * MS_A_SECOND),
+            period_ms=whole_ms(period_s, "period_s"),
             command_id=optional_id(command_id, "command_id"),
         )
         return self._run(command, r.Recorded)
@@ -159,15 +171,23 @@ class QuotaMethods(Commands):
             plan=plan,
             max_sessions=max_sessions,
             limit_policy=limit_policy,
-            idle_timeout_ms=optional_ms(idle_timeout_s),
-            website_idle_timeout_ms=optional_ms(website_idle_timeout_s),
-            ttl_ms=optional_ms(ttl_s),
-            sensitive_ttl_ms=optional_ms(sensitive_ttl_s),
+            idle_timeout_ms=optional_ms(idle_timeout_s, "idle_timeout_s"),
+            website_idle_timeout_ms=optional_ms(website_idle_timeout_s, "website_idle_timeout_s"),
+            ttl_ms=optional_ms(ttl_s, "ttl_s"),
+            sensitive_ttl_ms=optional_ms(sensitive_ttl_s, "sensitive_ttl_s"),
             alert_threshold_percent=alert_threshold_percent,
-            quotas={
-                resource: (exact(limit, f"quotas.{resource}"), round(period_s * MS_A_SECOND))
-                for resource, (limit, period_s) in (quotas or {}).items()
-            },
+            quotas=_defaults(quotas),
             command_id=optional_id(command_id, "command_id"),
         )
         return self._run(command, r.Recorded)
+
+
+def _defaults(quotas: Mapping[str, tuple[Amount, float]] | None) -> dict[str, tuple[Decimal, int]]:
+    if quotas is not None and not isinstance(quotas, Mapping):
+        raise InvalidInput("quotas", shape(quotas), "must map resources to (limit, period in seconds)")
+    exact_ones: dict[str, tuple[Decimal, int]] = {}
+    for resource, value in (quotas or {}).items():
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise InvalidInput("quotas, a limit", shape(value), "must be (limit, period in seconds)")
+        exact_ones[resource] = exact(value[0], "quotas, a limit"), whole_ms(value[1], "quotas, a period")
+    return exact_ones
