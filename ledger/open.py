@@ -44,13 +44,12 @@ def machine_clock_us() -> int:
 
 
 def open_settings(settings: Settings | None, options: Mapping[str, object]) -> Settings:
-    """The settings, with `options` on top."""
-    if settings is None:
-        return Settings(**options)  # type: ignore[arg-type]
-    unknown = set(options) - set(Settings.model_fields)
-    if unknown:
-        raise Misconfigured(f"unknown settings {sorted(unknown)}")
-    return settings.model_copy(update=dict(options))
+    """The settings (None: of the environment and the file), with `options` on top. Raises Misconfigured."""
+    given = {} if settings is None else settings.model_dump()
+    try:
+        return Settings(**{**given, **options})
+    except (ValueError, OSError) as error:  # of pydantic and of TOML; each names the setting, or the file
+        raise Misconfigured(f"the settings are not usable: {error}") from error
 
 
 def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bool = False) -> Log:
@@ -115,24 +114,27 @@ def open_ledger(
 ) -> Ledger:
     """Open as the owner; where another process is the owner, as its client."""
     chosen = open_settings(settings, options)
-    url = url or chosen.url
+    url = chosen.url if url is None else url
     place = parse_url(url)
     directory = place.directory
     if directory is not None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Misconfigured(f"the directory {directory} can not be used: {error.strerror}") from error
     try:
         log = open_log(place, chosen, write=True, take_over=take_over)
     except NotOwner as not_owner:
         if directory is None:
             raise
         client = CommandClient(socket_path(directory), not_owner)
-        return cls(Remote(client), url, chosen.name or "", REMOTE_DURABILITY, chosen.close_timeout_s)
+        return cls(Remote(client), url, chosen.name or "", REMOTE_DURABILITY, chosen.close_timeout_s, clock_us)
     try:
         backend = _own(log, directory, chosen, clock_us)
     except BaseException:
         log.close()
         raise
-    return cls(backend, url, log.name, log.durability, chosen.close_timeout_s)
+    return cls(backend, url, log.name, log.durability, chosen.close_timeout_s, clock_us)
 
 
 def _own(log: Log, directory: Path | None, settings: Settings, clock_us: Callable[[], int]) -> Shards:

@@ -14,6 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from session_ledger.domain.errors import Misconfigured
 from session_ledger.domain.validate import Rules
 
 CONFIG_VARIABLE = "SESSION_LEDGER_CONFIG"
@@ -40,16 +41,16 @@ class Settings(BaseSettings):
     metadata_allow: tuple[str, ...] = ()
     """Metadata keys that stay readable; every other key is sealed."""
 
-    content_bytes_max: int = Field(default=1024 * 1024, gt=0)
-    metadata_bytes_max: int = Field(default=64 * 1024, gt=0)
-    id_bytes_max: int = Field(default=256, gt=0, le=1024)
+    content_bytes_max: int = Field(default=1024 * 1024, gt=0, le=2 * 1024 * 1024)
+    metadata_bytes_max: int = Field(default=64 * 1024, gt=0, le=512 * 1024)
+    id_bytes_max: int = Field(default=256, gt=0, le=256)
 
     queue_commands_max: int = Field(default=10_000, gt=0)
     """Commands that may wait for one partition; one more is refused with `Overloaded`."""
     queue_bytes_max: int = Field(default=64 * 1024 * 1024, gt=0)
     batch_commands_max: int = Field(default=1024, gt=0)
     """Commands that one append may carry."""
-    batch_bytes_max: int = Field(default=3 * 1024 * 1024, gt=0)
+    batch_bytes_max: int = Field(default=3 * 1024 * 1024, gt=0, le=3 * 1024 * 1024)
     """Bytes after which no further command joins an append (a Kafka topic of the ledger takes 4 MiB)."""
     close_timeout_s: float = Field(default=30.0, ge=0)
     """How long `close()` waits for what is queued."""
@@ -85,5 +86,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments before environment before file."""
-        file = Path(os.environ.get(CONFIG_VARIABLE, CONFIG_FILE))
+        named = os.environ.get(CONFIG_VARIABLE)
+        if named is not None and not Path(named).is_file():
+            raise Misconfigured(f"{CONFIG_VARIABLE} names {named!r}, which is no file")
+        file = Path(named or CONFIG_FILE)
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)

@@ -36,7 +36,7 @@ def parse_url(url: str) -> LedgerUrl:
     scheme, colon, rest = url.partition(":")
     if colon and scheme == "memory" and not rest:
         return LedgerUrl("memory", None)
-    if colon and scheme == "sqlite" and rest:
+    if colon and scheme == "sqlite" and rest.removeprefix("//") and "\0" not in rest:
         return LedgerUrl("sqlite", Path(rest.removeprefix("//")))
     if colon and scheme == "kafka" and rest.startswith("//"):
         return _kafka(url, rest[2:])
