@@ -6,15 +6,27 @@ from pathlib import Path
 
 import pytest
 
+KAFKA = pytest.param("kafka", marks=pytest.mark.kafka)
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
-def ledger_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
-    """The URL of a ledger of one's own, on each log."""
+
+def _url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
     if request.param == "memory":
         return "memory:"
     if request.param == "sqlite":
         return f"sqlite:{tmp_path / 'ledger'}"
     return f"kafka://{request.getfixturevalue('kafka')}/{ledger_name}?partitions=2&replica={tmp_path / 'ledger'}"
+
+
+@pytest.fixture(params=["memory", "sqlite", KAFKA])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
+    """The URL of a ledger of one's own, on each log."""
+    return _url(request, tmp_path, ledger_name)
+
+
+@pytest.fixture(params=["sqlite", KAFKA])
+def durable_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
+    """The same, on each log that keeps anything."""
+    return _url(request, tmp_path, ledger_name)
 
 
 @pytest.fixture

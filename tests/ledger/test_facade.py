@@ -385,12 +385,10 @@ def test_the_async_form_answers_the_same(ledger: Ledger) -> None:
     asyncio.run(run())
 
 
-def test_what_was_acknowledged_stands_after_opening_again(ledger_url: str) -> None:
+def test_what_was_acknowledged_stands_after_opening_again(durable_url: str) -> None:
     """Sessions, quotas, limits and leases go on where they were."""
-    if ledger_url == "memory:":
-        pytest.skip("memory keeps nothing")
     clock = Clock()
-    with Ledger.open(ledger_url, clock_us=clock) as ledger:
+    with Ledger.open(durable_url, clock_us=clock) as ledger:
         ledger.set_limits("t", max_sessions=2)
         session = ledger.create_session("t", "u").session_id
         partition = ledger.add_message("t", "u", session, role="user", content="hi").partition
@@ -399,7 +397,7 @@ def test_what_was_acknowledged_stands_after_opening_again(ledger_url: str) -> No
         agent = ledger.register_agent("t", "helper", partition=partition).agent_id
         ledger.acquire_agent("t", "u", session, "helper")
         before, positions = stored(ledger), ledger.positions()
-    with Ledger.open(ledger_url, clock_us=clock) as ledger:
+    with Ledger.open(durable_url, clock_us=clock) as ledger:
         assert (before, positions) == (stored(ledger), ledger.positions())
         assert 2 == ledger.add_message("t", "u", session, role="user", content="hi").message_number
         assert Decimal(1) == ledger.check_quota("t", "u", "calls").used
