@@ -84,6 +84,14 @@ def identifier(value: object, field: str) -> None:
         raise InvalidInput(field, shape(value), "must be an id of 16 bytes (domain.ids.parse_id makes one)")
 
 
+def uuid7(value: object, field: str) -> None:
+    """An id as above that is a UUIDv7 (RFC 9562): no other kind of stream has such ids."""
+    identifier(value, field)
+    assert isinstance(value, bytes)
+    if value[6] >> 4 != 7 or value[8] >> 6 != 0b10:
+        raise InvalidInput(field, "16 bytes that are no UUIDv7", "must be a UUIDv7")
+
+
 def metadata(value: object, field: str, bytes_max: int) -> None:
     """A mapping of text to text; names are not empty; `bytes_max` is of all names and values together."""
     if not isinstance(value, Mapping):

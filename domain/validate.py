@@ -13,6 +13,7 @@ from typing import Any
 from session_ledger.domain import commands as c
 from session_ledger.domain.agents import RESETS
 from session_ledger.domain.errors import InvalidInput
+from session_ledger.domain.ids import slot_of_id, slot_of_user
 from session_ledger.domain.session import CHANNELS, KINDS, POLICIES, SENSITIVE, SENSITIVE_TTL_MS_MAX
 from session_ledger.domain.shapes import (
     among,
@@ -23,6 +24,7 @@ from session_ledger.domain.shapes import (
     number,
     shape,
     text,
+    uuid7,
     word,
     words,
 )
@@ -68,9 +70,7 @@ def validate(command: c.Command, rules: Rules) -> None:
             "command", f"a {type(command).__name__}", "must be a command of session_ledger.domain.commands"
         )
     if command.command_id is not None:
-        identifier(command.command_id, "command_id")
-        if command.command_id[6] >> 4 != 7:
-            raise InvalidInput("command_id", f"a UUID of version {command.command_id[6] >> 4}", "must be a UUIDv7")
+        uuid7(command.command_id, "command_id")
     check(command, rules)
 
 
@@ -191,7 +191,12 @@ def _report_error(command: c.ReportError, rules: Rules) -> None:
 
 
 def _import_session(command: c.ImportSession, rules: Rules) -> None:
-    _session(command, rules)
+    _user(command, rules)
+    uuid7(command.session_id, "session_id")
+    slot = slot_of_id(command.session_id)
+    if slot != slot_of_user(command.tenant, command.user):  # all of one user stands in one partition
+        rule = "must carry its user's slot, as domain.ids.derived_session_id makes it"
+        raise InvalidInput("session_id", f"an id with slot {slot}", rule)
     _kind(command, rules)
     _texts(command, rules)
     if command.ended_at is not None:
@@ -277,7 +282,7 @@ def _register_agent(command: c.RegisterAgent, rules: Rules) -> None:
     word(command.agent_type, "agent_type", rules.id_bytes_max)
     words(command.capabilities, "capabilities", rules.capabilities_max, rules.id_bytes_max)
     if command.agent_id is not None:
-        identifier(command.agent_id, "agent_id")
+        uuid7(command.agent_id, "agent_id")
 
 
 def _acquire_agent(command: c.AcquireAgent, rules: Rules) -> None:

@@ -15,11 +15,11 @@ from session_ledger.domain.errors import (
     SessionNotFound,
 )
 from session_ledger.domain.events import AgentAcquired, AgentReleased, AgentRetired
-from session_ledger.domain.ids import format_id
+from session_ledger.domain.ids import derived_session_id, format_id
 from session_ledger.domain.results import AgentChanged, AgentLeased
-from tests.domain.world import TENANT, USER, Outcome, World
+from tests.domain.world import START, TENANT, USER, Outcome, World
 
-ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
+ONE, TWO = (derived_session_id(name, START, 0) for name in "12")
 
 
 def register(world: World, agent_id: bytes, *capabilities: str, tenant: str = TENANT) -> Outcome:

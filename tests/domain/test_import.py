@@ -8,11 +8,11 @@ from session_ledger.domain import commands as c
 from session_ledger.domain.control import Limits, TenantSettings
 from session_ledger.domain.errors import InvalidInput, KeyUnavailable, SessionExists, SessionNotActive
 from session_ledger.domain.events import MessageAdded, SessionCreated, SessionEnded
-from session_ledger.domain.ids import derived_session_id
+from session_ledger.domain.ids import derived_session_id, slot_of_user
 from session_ledger.domain.results import Result, SessionImported
 from tests.domain.world import DAY, START, TENANT, USER, World
 
-SESSION_ID = derived_session_id("chats.jsonl:1", START - DAY, 7)
+SESSION_ID = derived_session_id("chats.jsonl:1", START - DAY, slot_of_user(TENANT, USER))
 
 
 def history(first: int, count: int, *, final: bool, source: str = "chats.jsonl:1") -> c.ImportSession:

@@ -13,7 +13,7 @@ from session_ledger.domain import commands as c
 from session_ledger.domain.control import Limits, TenantSettings
 from session_ledger.domain.errors import CommandTooOld, QuotaExceeded
 from session_ledger.domain.events import SessionCreated
-from session_ledger.domain.ids import derived_session_id
+from session_ledger.domain.ids import derived_session_id, slot_of_user
 from session_ledger.domain.results import Result
 from tests.domain.judge import Judge
 from tests.domain.world import HOUR, MINUTE, SECOND, START, Outcome, World
@@ -100,7 +100,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, source=st.sampled_from("xyz"), first=st.integers(1, 4), count=st.integers(0, 3), final=st.booleans())
     def import_history(self, who: tuple[str, str], source: str, first: int, count: int, final: bool) -> None:
-        session_id = derived_session_id(source + "".join(who), START, 7)
+        session_id = derived_session_id(source + "".join(who), START, slot_of_user(*who))
         messages = tuple(c.ImportedMessage("user", f"{source}{number}") for number in range(first, first + count))
         self.run(
             c.ImportSession(

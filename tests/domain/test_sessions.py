@@ -26,9 +26,11 @@ from session_ledger.domain.events import (
     SessionExpired,
     SessionUpdated,
 )
-from session_ledger.domain.ids import format_id
+from session_ledger.domain.ids import derived_session_id, format_id
 from session_ledger.domain.results import MessageRecorded, SessionChanged, SessionsExpired, SessionStarted
 from tests.domain.world import DAY, HOUR, KEY_ID, MINUTE, START, TENANT, USER, World
+
+AGENT = derived_session_id("agent", START, 0)
 
 
 def names(events: list[object]) -> list[str]:
@@ -140,7 +142,7 @@ def test_a_repeat_equals_the_first_answer_though_something_expired_before_it() -
 def test_a_message_to_a_session_that_timed_out_records_the_expiry() -> None:
     """A microsecond before it is due it is live; when due: SessionExpired, the release of its agents, and an error."""
     world = World()
-    world.run(c.RegisterAgent(tenant=TENANT, agent_type="writer", agent_id=b"a" * 16)).ok()
+    world.run(c.RegisterAgent(tenant=TENANT, agent_type="writer", agent_id=AGENT)).ok()
     session_id = world.create()
     world.now += 30 * MINUTE - 1
     world.run(c.AcquireAgent(tenant=TENANT, user=USER, session_id=session_id, agent_type="writer")).ok()
@@ -231,7 +233,7 @@ def test_reuse_answers_with_the_most_recently_active_session() -> None:
 def test_ending_says_who_and_why_and_releases_what_is_held() -> None:
     """SessionEnded and AgentReleased in one append; the result names both."""
     world = World()
-    world.run(c.RegisterAgent(tenant=TENANT, agent_type="writer", agent_id=b"a" * 16)).ok()
+    world.run(c.RegisterAgent(tenant=TENANT, agent_type="writer", agent_id=AGENT)).ok()
     session_id = world.create()
     world.run(c.AcquireAgent(tenant=TENANT, user=USER, session_id=session_id, agent_type="writer")).ok()
     command = c.EndSession(tenant=TENANT, user=USER, session_id=session_id, reason="done", ended_by="admin", note="n")
@@ -243,7 +245,7 @@ def test_ending_says_who_and_why_and_releases_what_is_held() -> None:
     assert ("session_ended", 3, ended.command_id) == (released.reason, released.version, released.command_id)
     result = outcome.ok()
     assert isinstance(result, SessionChanged)
-    assert (2, (format_id(b"a" * 16),)) == (result.version, result.released_agents)
+    assert (2, (format_id(AGENT),)) == (result.version, result.released_agents)
     assert isinstance(world.say(session_id).error, SessionNotActive)
 
 

@@ -16,6 +16,7 @@ from session_ledger.domain.control import ControlState, Limits, TenantSettings, 
 from session_ledger.domain.decide import evolve
 from session_ledger.domain.errors import LogCorrupt
 from session_ledger.domain.events import Event
+from tests.domain.test_agents import ONE, TWO
 from tests.domain.test_import import history
 from tests.domain.world import MINUTE, SECOND, TENANT, USER, World
 
@@ -25,8 +26,8 @@ QUOTAS = {"tokens": (Decimal("100.5"), 3_600_000)}
 def busy_world() -> World:
     """An account and a pool with something in every field."""
     world = World(TenantSettings(Limits(quotas=QUOTAS)))
-    world.run(c.RegisterAgent(tenant=TENANT, agent_type="writer", agent_id=b"1" * 16, capabilities=("a",))).ok()
-    world.run(c.RegisterAgent(tenant=TENANT, agent_type="writer", agent_id=b"2" * 16)).ok()
+    world.run(c.RegisterAgent(tenant=TENANT, agent_type="writer", agent_id=ONE, capabilities=("a",))).ok()
+    world.run(c.RegisterAgent(tenant=TENANT, agent_type="writer", agent_id=TWO)).ok()
     session_id = world.create()
     world.say(session_id).ok()
     world.run(c.AcquireAgent(tenant=TENANT, user=USER, session_id=session_id, agent_type="writer")).ok()

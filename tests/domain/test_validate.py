@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 
 from session_ledger.domain import commands as c
 from session_ledger.domain.errors import InvalidInput
+from session_ledger.domain.ids import account_id, derived_session_id, slot_of_user
 from session_ledger.domain.validate import Rules, validate
 
 RULES = Rules()
 ID = b"i" * 16
+SLOT = slot_of_user("acme", "ada")
+AGENT_ID = derived_session_id("agent", 0, 0)
+IMPORT_ID = derived_session_id("f:1", 0, SLOT)
 WHO: dict[str, Any] = {"tenant": "acme", "user": "ada"}
 SESSION: dict[str, Any] = {**WHO, "session_id": ID}
 
@@ -25,7 +29,7 @@ VALID: list[c.Command] = [
     c.UpdateSession(**SESSION, title="t"),
     c.EndSession(**SESSION, note="n"),
     c.ReportError(**SESSION, component="llm", error_type="timeout", message="m", agent_id=ID),
-    c.ImportSession(**SESSION, messages=(c.ImportedMessage("user", "hi"),), source="f:1"),
+    c.ImportSession(**WHO, session_id=IMPORT_ID, messages=(c.ImportedMessage("user", "hi"),), source="f:1"),
     c.SetQuota(**WHO, resource="tokens", limit=Decimal("1.5")),
     c.ConsumeQuota(**WHO, resource="tokens", amount=Decimal(1), session_id=ID),
     c.CheckQuota(**WHO, resource="tokens", amount=Decimal(0)),
@@ -33,7 +37,7 @@ VALID: list[c.Command] = [
     c.ReleaseQuota(**WHO, reservation_id=ID, amount=Decimal(1)),
     c.SetUserLimits(**WHO, max_sessions=3, limit_policy="evict", plan="pro"),
     c.ReportAuthenticationFailure(**WHO, method="password", reason="bad", ip_address="::1", session_id=ID),
-    c.RegisterAgent(tenant="acme", agent_type="writer", capabilities=("a",), agent_id=ID),
+    c.RegisterAgent(tenant="acme", agent_type="writer", capabilities=("a",), agent_id=AGENT_ID),
     c.AcquireAgent(**SESSION, agent_type="writer", capabilities=("a",)),
     c.ReleaseAgent(**SESSION, agent_id=ID),
     c.RetireAgent(tenant="acme", agent_id=ID),
@@ -92,6 +96,10 @@ BROKEN: list[tuple[str, str, object, str]] = [
     ("ImportSession", "messages", (c.ImportedMessage("user", "ok"), c.ImportedMessage("", "x")), "may not be empty"),
     ("ImportSession", "messages", (c.ImportedMessage("user", "x"),) * 10_001, "at most 10000"),
     ("ImportSession", "first_message", 0, "between 1"),
+    ("ImportSession", "session_id", derived_session_id("f:1", 0, SLOT ^ 1), "must carry its user's slot"),
+    ("ImportSession", "session_id", IMPORT_ID[:6] + bytes([IMPORT_ID[6] & 15 | 0x40]) + IMPORT_ID[7:], "a UUIDv7"),
+    ("ImportSession", "session_id", IMPORT_ID[:8] + b"\xff" + IMPORT_ID[9:], "a UUIDv7"),
+    ("ImportSession", "session_id", b"short", "16 bytes"),
     ("SetQuota", "limit", 1.5, "must be a Decimal"),
     ("SetQuota", "limit", Decimal("NaN"), "must be finite"),
     ("SetQuota", "limit", Decimal(-1), "0 or more"),
@@ -102,6 +110,7 @@ BROKEN: list[tuple[str, str, object, str]] = [
     ("SetUserLimits", "limit_policy", "ignore", "evict, refuse"),
     ("RegisterAgent", "capabilities", "abc", "must be a tuple"),
     ("RegisterAgent", "capabilities", ("",), "may not be empty"),
+    ("RegisterAgent", "agent_id", account_id("acme", "ada"), "a UUIDv7"),
     ("ReleaseAgent", "reset", "maybe", "verified, failed, not_reported"),
     ("SetLimits", "sensitive_ttl_ms", 8 * 86_400_000, "between 1"),
     ("SetLimits", "alert_threshold_percent", 0, "between 1"),

@@ -16,7 +16,7 @@ from session_ledger.domain.control import DEFAULTS, TenantSettings
 from session_ledger.domain.decide import Context, Decision, decide, evolve, result_of
 from session_ledger.domain.errors import SessionLedgerError
 from session_ledger.domain.events import AgentRetired, Event, SessionEnded, SessionEvicted, SessionExpired
-from session_ledger.domain.ids import format_id
+from session_ledger.domain.ids import format_id, slot_of_user, with_slot
 from session_ledger.domain.results import Result
 from session_ledger.domain.validate import Rules, validate
 
@@ -95,7 +95,9 @@ class World:
             sealed += [c.Sealed(self.ids.at(self.now), KEY_ID, {}, texts_of(message)) for message in command.messages]
             if command.final:
                 sealed.append(c.Sealed(self.ids.at(self.now), KEY_ID, {}, {}))
-        session_id = self.ids.at(self.now) if isinstance(command, c.CreateSession) else None
+        session_id = None
+        if isinstance(command, c.CreateSession):
+            session_id = with_slot(self.ids.at(self.now), slot_of_user(command.tenant, command.user))
         return c.Prepared(command, command_id, digest, tuple(sealed), session_id, b"c" * 32)
 
     def decide(self, prepared: c.Prepared) -> Decision:
