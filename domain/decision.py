@@ -19,6 +19,8 @@ from session_ledger.domain.session import Session
 if TYPE_CHECKING:
     from session_ledger.domain.control import TenantSettings
 
+EXPIRIES_MAX = 256  # sessions whose expiry one decision records: some 200 kB
+
 NewId = Callable[[], bytes]
 """Makes a fresh UUIDv7: the only randomness, passed in."""
 
@@ -33,7 +35,10 @@ class Context:
     settings: TenantSettings
     partition: int
     ended: str | None = None
-    """How the session that the command names ended: ended, expired or evicted; None: it lives or never existed."""
+    """How the user's session that the command names ended: ended, expired, evicted or imported (by its import); of
+    RegisterAgent: retired, where the tenant's instance is. None: it lives, never existed, or is somebody else's."""
+    taken: bool = False
+    """The id that an import or a registration names is a stream of somebody else's in this partition."""
 
 
 @dataclass(slots=True)
@@ -113,11 +118,14 @@ def expire(context: Context, session: Session, now: int, new_id: NewId, events: 
     release_held(context, session.session_id, "session_expired", now, new_id, None, None, events)
 
 
-def expire_due(context: Context, now: int, new_id: NewId, events: list[Event]) -> None:
-    """Add the expiry of every session of the account that is due, in the order in which their time ran out."""
+def expire_due(context: Context, now: int, new_id: NewId, events: list[Event], at_most: int = EXPIRIES_MAX) -> None:
+    """Add the expiry of the account's sessions that are due, in the order in which their time ran out.
+
+    What is more than `at_most` stays, over as it is, for the next command of the user or the next sweep.
+    """
     due = [session for session in context.account.sessions.values() if session.is_due(now)]
     due.sort(key=lambda session: (session.due_at, session.session_id))
-    for session in due:
+    for session in due[:at_most]:
         expire(context, session, now, new_id, events)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from functools import partial
 from typing import Protocol
 
 from session_ledger.domain.commands import (
     Command,
     ExpireSessions,
+    Prepared,
     PublishSchema,
     RegisterAgent,
     RetireAgent,
@@ -19,17 +23,19 @@ from session_ledger.domain.commands import (
     SetLimits,
     UserCommand,
 )
-from session_ledger.domain.errors import InvalidInput, LedgerClosed
-from session_ledger.domain.ids import slot_of_id, slot_of_user
+from session_ledger.domain.errors import InvalidInput, LedgerClosed, NotOwner, SessionLedgerError
+from session_ledger.domain.ids import new_id, slot_of_id, slot_of_user
 from session_ledger.domain.results import Result, SessionsExpired
 from session_ledger.ledger.commandsocket import CommandClient
-from session_ledger.ledger.edge import Edge
+from session_ledger.ledger.edge import EVENT_OVERHEAD_BYTES, Edge
 from session_ledger.ledger.folds import PartitionFolds
 from session_ledger.ledger.log.port import Log
-from session_ledger.ledger.pending import Answer, FutureAnswer, LoopAnswer, Pending, Waiter
+from session_ledger.ledger.pending import Answer, FutureAnswer, LoopAnswer, Outcome, Pending, Waiter
 from session_ledger.ledger.shard import Shard
+from session_ledger.ledger.statefile import AccountKey
 from session_ledger.security.port import Envelope
 
+_logger = logging.getLogger("session_ledger.backend")
 SWEEP_COMMANDS = 500  # of a sweep in the queue at a time: callers find room beside them
 
 
@@ -78,6 +84,7 @@ class Shards:
         self._clock = clock
         self._mask = len(shards) - 1  # the number of partitions is a power of two
         self._closed = False
+        self._pid = os.getpid()
 
     def run(self, command: Command, timeout_s: float | None) -> Result:
         waiter = Waiter()
@@ -95,10 +102,15 @@ class Shards:
         return answer.future
 
     def _queue(self, command: Command, answer: Answer) -> None:
+        self._assert_usable()
+        pending = self._edge.prepare(command, answer)
+        self._shard_of(command).submit(pending)
+
+    def _assert_usable(self) -> None:
         if self._closed:
             raise LedgerClosed("the ledger is closed: open it again")
-        prepared, keys, size = self._edge.prepare(command)
-        self._shard_of(prepared.command).submit(Pending(prepared, keys, size, answer))
+        if os.getpid() != self._pid:
+            raise NotOwner(f"process {self._pid} owns the ledger and forked this one: open the ledger again in it")
 
     def _shard_of(self, command: Command) -> Shard:
         if isinstance(command, SessionCommand):
@@ -109,6 +121,8 @@ class Shards:
             if command.agent_id is None:
                 raise InvalidInput("agent_id", "None", "must be an id that carries its partition")
             slot = slot_of_id(command.agent_id)
+            if isinstance(command, RegisterAgent) and slot > self._mask:
+                raise InvalidInput("partition", str(slot), f"must be one of the ledger's, 0 to {self._mask}")
         elif isinstance(command, (SetLimits, PublishSchema)):
             return self._control
         else:
@@ -116,33 +130,55 @@ class Shards:
         return self._shards[slot & self._mask]
 
     def positions(self) -> list[int]:
-        return [shard.position for shard in (*self._shards, self._control)]
+        self._assert_usable()
+        return [shard.proven_position() for shard in (*self._shards, self._control)]
 
     def expire_due(self) -> list[SessionsExpired]:
+        self._assert_usable()
         expired: list[SessionsExpired] = []
+        failed: list[BaseException] = []
         for shard in self._shards:
             folds = shard.folds
             assert isinstance(folds, PartitionFolds)
             due = shard.call(partial(folds.due_accounts, self._clock()))
             for first in range(0, len(due), SWEEP_COMMANDS):
-                under_way = [
-                    self.submit(ExpireSessions(tenant=tenant, user=user))
-                    for tenant, user in due[first : first + SWEEP_COMMANDS]
-                ]
-                results = [future.result() for future in under_way]
-                expired += [r for r in results if isinstance(r, SessionsExpired) and r.session_ids]
+                for outcome in self._sweep(shard, due[first : first + SWEEP_COMMANDS]):
+                    if isinstance(outcome, BaseException):
+                        failed.append(outcome)
+                    elif isinstance(outcome, SessionsExpired) and outcome.session_ids:
+                        expired.append(outcome)
+        if failed:
+            _logger.warning("%d of the users that were due could not be swept; the others were", len(failed))
+            raise failed[0]
         return expired
 
+    def _sweep(self, shard: Shard, users: list[AccountKey]) -> list[Outcome]:
+        """Expire what is due of some users. The ledger's own command: no key, no digest, nothing to validate."""
+        answers: list[FutureAnswer] = []
+        outcomes: list[Outcome] = []
+        for tenant, user in users:
+            prepared = Prepared(ExpireSessions(tenant=tenant, user=user), new_id(self._clock()), b"")
+            answer = FutureAnswer()
+            try:
+                shard.submit(Pending(prepared, (), EVENT_OVERHEAD_BYTES, EVENT_OVERHEAD_BYTES, answer))
+                answers.append(answer)
+            except SessionLedgerError as error:
+                outcomes.append(error)
+        return outcomes + [answer.future.exception() or answer.future.result() for answer in answers]
+
     def close(self, timeout_s: float) -> int:
-        if self._closed:
-            return 0
+        if self._closed or os.getpid() != self._pid:
+            return 0  # a forked child closes nothing of its parent's
         self._closed = True
         deadline_s = time.monotonic() + timeout_s
-        left = sum(shard.close(deadline_s) for shard in (*self._shards, self._control))
-        for close in self._closing:
-            close()
-        self.log.close()
-        return left
+        shards = (*self._shards, self._control)
+        for shard in shards:
+            shard.take_no_more()
+        with ExitStack() as closing:
+            closing.callback(self.log.close)
+            for close in reversed(self._closing):
+                closing.callback(close)
+            return sum(shard.close(deadline_s) for shard in shards)
 
 
 class Remote:

@@ -1,6 +1,7 @@
 """The edge: a caller's command is validated, given an id, digested and sealed before it is queued.
 
-What leaves here holds no plaintext that a fact will carry; it can be repeated whole, with the same ciphertext.
+The events are made from what was sealed here, never from the command's texts; so it can be decided again, after an
+append that failed, with the same ciphertext.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ from session_ledger.domain.events import (
 )
 from session_ledger.domain.ids import new_id, new_slotted_id, slot_of_id, slot_of_user
 from session_ledger.domain.validate import Rules, validate
+from session_ledger.ledger.pending import Answer, Pending
+from session_ledger.schemas.library import parse
 from session_ledger.security.port import DataKey, Envelope
 
-EVENT_OVERHEAD_BYTES = 2048  # an event without its texts, with ids of full length and framing, from above
+EVENT_OVERHEAD_BYTES = 2048  # an event without its texts, with ids of 256 bytes in key, value and headers, from above
 _body = msgspec.msgpack.Encoder(order="deterministic").encode
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 _NO_METADATA: Mapping[str, str] = {}
 
 Made = tuple[c.Prepared, tuple[DataKey, ...], int]
-"""A prepared command, the data keys it needs in the vault, and the bytes that its events may take."""
+"""A prepared command, the data keys it needs in the vault, and the bytes that its events may take, from above."""
 
 
 class Edge:
@@ -63,7 +66,7 @@ class Edge:
             c.ReportAuthenticationFailure: self._authentication_failure,
         }
 
-    def prepare(self, command: c.Command) -> Made:
+    def prepare(self, command: c.Command, answer: Answer) -> Pending:
         """Validate, identify, digest and seal. Raises InvalidInput, KeyUnavailable."""
         validate(command, self._rules)
         command_id = command.command_id
@@ -74,17 +77,21 @@ class Edge:
             body = _body(replace(command, command_id=None))
         sealer = self._sealers.get(type(command))
         if sealer is not None:
-            made = sealer(command, command_id, body)
-            if made[2] > self._bytes_max:
-                rule = f"must fit into one append of {self._bytes_max} bytes: split it"
-                raise InvalidInput(type(command).__name__, f"a command of about {made[2]} bytes", rule)
-            return made
-        if isinstance(command, c.SessionCommand):
+            prepared, keys, size = sealer(command, command_id, body)
+        elif isinstance(command, c.SessionCommand):
             key = self._envelope.session_key(command.tenant, command.user, command.session_id)
-            digest = b"" if key is None else key.digest(body)
-            return c.Prepared(command, command_id, digest), (), EVENT_OVERHEAD_BYTES
-        account = self._account_key(command)
-        return c.Prepared(command, command_id, account.digest(body)), (account,), EVENT_OVERHEAD_BYTES + len(body)
+            prepared = c.Prepared(command, command_id, b"" if key is None else key.digest(body))
+            keys, size = (), EVENT_OVERHEAD_BYTES
+        else:
+            if isinstance(command, c.PublishSchema):
+                check_published(command)
+            account = self._account_key(command)
+            prepared = c.Prepared(command, command_id, account.digest(body))
+            keys, size = (account,), EVENT_OVERHEAD_BYTES + len(body)
+        if size > self._bytes_max:
+            rule = f"must fit into one append of {self._bytes_max} bytes: split it"
+            raise InvalidInput(type(command).__name__, f"a command of about {size} bytes", rule)
+        return Pending(prepared, keys, size, size + len(body), answer)
 
     def _account_key(self, command: c.Command) -> DataKey:
         """The user's key; for agents and tenants, who are no person, the tenant's own (user "")."""
@@ -213,6 +220,14 @@ class Edge:
         hidden = {name: value for name, value in metadata.items() if name not in self._allow}
         clear = {name: value for name, value in metadata.items() if name in self._allow}
         return clear, _json(hidden) if hidden else None
+
+
+def check_published(command: c.PublishSchema) -> None:
+    """Raise InvalidInput unless the text is a schema of that name and fingerprint: readers will resolve by it."""
+    schema = parse(command.schema_json)
+    if (schema.topic, schema.fingerprint) != (command.name, command.fingerprint):
+        seen = f"the text of {schema.topic} with fingerprint {schema.fingerprint.hex()}"
+        raise InvalidInput("schema_json", seen, f"must be that of {command.name} with {command.fingerprint.hex()}")
 
 
 _MESSAGE = TOPIC_BY_EVENT[MessageAdded]

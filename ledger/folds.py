@@ -5,25 +5,41 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from session_ledger.domain.account import Account, evolve_account
+from session_ledger.domain.account import Account, Refusals, evolve_account
 from session_ledger.domain.agents import AgentPool, evolve_agents
 from session_ledger.domain.commands import Prepared, RegisterAgent, SessionCommand, UserCommand
 from session_ledger.domain.control import TenantSettings
 from session_ledger.domain.decide import Context, Decision, decide
-from session_ledger.domain.events import AgentRetired, Event, SessionEnded, SessionEvicted, SessionExpired
+from session_ledger.domain.events import (
+    AgentRetired,
+    Event,
+    SessionCreated,
+    SessionEnded,
+    SessionEvicted,
+    SessionExpired,
+)
 from session_ledger.domain.ids import account_id
 from session_ledger.ledger.log.port import PartitionLog, Record
-from session_ledger.ledger.statefile import FOLD_VERSION, AccountKey, StateFile, StateFileDamaged
+from session_ledger.ledger.statefile import FOLD_VERSION, LIVE, AccountKey, StateFile, StateFileDamaged
 from session_ledger.schemas.codec import Codec
 
 REPLAY_RECORDS = 2000  # records read at a time: some 1 MB
 CHECKPOINT_ROWS = 256  # accounts written between two appends: about 2 ms, so that no command waits longer
 
+T = TypeVar("T")
 _logger = logging.getLogger("session_ledger.folds")
-_HOW_ENDED = {SessionEnded: "ended", SessionExpired: "expired", SessionEvicted: "evicted", AgentRetired: "retired"}
+IMPORTED = "imported"
+_STREAM_ENDS: dict[type[Event], str] = {
+    SessionCreated: LIVE,
+    SessionEnded: "ended",
+    SessionExpired: "expired",
+    SessionEvicted: "evicted",
+    AgentRetired: "retired",
+}
 
 
 def _is_batch(records: list[Record], batch_id: bytes) -> bool:
@@ -99,6 +115,9 @@ class PartitionFolds:
         self._cycle: int | None = None  # the position that the cycle will cover
         self._covered = 0
         self._last_batch_id = b""
+        self._begun: dict[
+            bytes, bytes
+        ] = {}  # live sessions whose account is not yet in the file, to their account's id
         self._ended: dict[bytes, tuple[bytes, str]] = {}  # not yet in the file
         self.uncounted: dict[AccountKey, None] = {}  # accounts with refusals that no event tells yet
 
@@ -109,15 +128,19 @@ class PartitionFolds:
         user = command.user if isinstance(command, UserCommand) else ""
         key = (command.tenant, user)
         account = self._young.get(key) or self.account(key)
-        ended = None
-        if isinstance(command, SessionCommand) and command.session_id not in account.sessions:
-            ended = self.how_ended(command.session_id, key)
+        ended, taken = None, False
+        if isinstance(command, SessionCommand):
+            if command.session_id not in account.sessions:
+                ended, taken = self._stream(command.session_id, key)
         elif isinstance(command, RegisterAgent) and command.agent_id is not None:
-            ended = self.how_ended(command.agent_id, key)
-        context = Context(account, self._agents, self._settings_of(command.tenant), self._log.partition, ended)
+            ended, taken = self._stream(command.agent_id, key)
+        settings = self._settings_of(command.tenant)
+        context = Context(account, self._agents, settings, self._log.partition, ended, taken)
         decision = decide(context, prepared, now, new_id)
         if account.has_uncounted_refusals:
             self.uncounted[key] = None
+        elif self.uncounted:
+            self.uncounted.pop(key, None)
         return decision
 
     def evolve(self, event: Event, position: int) -> None:
@@ -129,9 +152,20 @@ class PartitionFolds:
         self._dirty[key] = None
         self.position = position
         self.recorded_at = event.recorded_at
-        how = _HOW_ENDED.get(type(event))
-        if how is not None:
-            self._ended[event.originator_id] = (account_id(*key), how)
+        if type(event) in _STREAM_ENDS:
+            self._note_stream(event, key)
+
+    def _note_stream(self, event: Event, key: AccountKey) -> None:
+        """A session began, or a session or agent ended: neither stands in the file yet."""
+        stream = event.originator_id
+        if type(event) is SessionCreated:
+            self._begun[stream] = account_id(*key)
+            return
+        self._begun.pop(stream, None)
+        how = _STREAM_ENDS[type(event)]
+        if type(event) is SessionEnded and event.reason == IMPORTED:
+            how = IMPORTED
+        self._ended[stream] = (account_id(*key), how)
 
     def account(self, key: AccountKey) -> Account:
         """The user's account, from memory or the file; a new one where there is none."""
@@ -142,31 +176,34 @@ class PartitionFolds:
         return account
 
     def _kept(self, key: AccountKey) -> Account | None:
-        try:
-            return self._file.account(key)
-        except StateFileDamaged:
-            self.damaged = True
-            raise
+        account = self._read(partial(self._file.account, key))
+        if account is not None and account.has_uncounted_refusals:
+            self.uncounted[key] = None
+        return account
 
-    def how_ended(self, session_id: bytes, key: AccountKey) -> str | None:
-        """How that user's session (or that tenant's agent) ended; None if it never existed, lives, or is another's."""
-        owner = account_id(*key)
-        recent = self._ended.get(session_id)
-        if recent is not None:
-            return recent[1] if recent[0] == owner else None
+    def _stream(self, stream: bytes, key: AccountKey) -> tuple[str | None, bool]:
+        """(how that user's session or that tenant's agent ended, whether the id is a stream of somebody else's)."""
+        mine = account_id(*key)
+        begun = self._begun.get(stream)
+        if begun is not None:
+            return None, begun != mine
+        known = self._ended.get(stream) or self._read(partial(self._file.stream, stream))
+        if known is None:
+            return None, False
+        owner, how = known
+        return (None, True) if owner != mine else (None if how == LIVE else how, False)
+
+    def _read(self, read: Callable[[], T]) -> T:
+        """Read the file; where it is damaged, the shard is told to fold everything again from the log."""
         try:
-            return self._file.ended(session_id, owner)
+            return read()
         except StateFileDamaged:
             self.damaged = True
             raise
 
     def due_accounts(self, now: int) -> list[AccountKey]:
         """Users who have a session whose time is over at `now`."""
-        try:
-            due = dict.fromkeys(self._file.due(now))
-        except StateFileDamaged:
-            self.damaged = True
-            raise
+        due = dict.fromkeys(self._read(partial(self._file.due, now)))
         for generation in (self._old, self._young):
             for key, account in generation.items():
                 if account.due_at is not None and account.due_at <= now:
@@ -196,6 +233,7 @@ class PartitionFolds:
         self._recover()
 
     def _recover(self) -> None:
+        refusals = self._uncounted_refusals()
         self._forget()
         log_id, fold_version, covered, (reached, batch_id) = self._file.identity()
         last = self._log.read(reached - 1, 1) if reached else []
@@ -211,6 +249,21 @@ class PartitionFolds:
             for record in records:
                 self._replay(record)
             self.maintain(idle=False)
+        for key, resource, told_later in refusals:
+            quota = self.account(key).quotas.get(resource)
+            if quota is not None and quota.uncounted is None:
+                quota.uncounted = told_later
+                self.uncounted[key] = None
+
+    def _uncounted_refusals(self) -> list[tuple[AccountKey, str, Refusals]]:
+        """Refusals that were counted and stand in no event: they outlive the states that are dropped."""
+        return [
+            (key, resource, quota.uncounted)
+            for key in self.uncounted
+            if (account := self._young.get(key) or self._old.get(key)) is not None
+            for resource, quota in account.quotas.items()
+            if quota.uncounted is not None
+        ]
 
     def _decode(self, record: Record) -> Event:
         return self._codec.decode(record.value, record.topic, partition=self._log.partition, position=record.position)
@@ -226,9 +279,8 @@ class PartitionFolds:
             self._dirty[key] = None
         if position > self._agents_position:
             evolve_agents(self._agents, event)
-        how = _HOW_ENDED.get(type(event))
-        if how is not None:
-            self._ended[event.originator_id] = (account_id(*key), how)
+        if type(event) in _STREAM_ENDS:
+            self._note_stream(event, key)
         self.position = position
         self.recorded_at = max(self.recorded_at, event.recorded_at)
         self._last_batch_id = record.batch_id
@@ -284,6 +336,10 @@ class PartitionFolds:
             self._file_failing = True
             return False
         self._file_failing = False
+        if self._begun:
+            for _, account in accounts:
+                for session_id in account.sessions:
+                    self._begun.pop(session_id, None)
         return True
 
     def close(self, keep: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from concurrent.futures import Future
 from threading import Lock
@@ -14,6 +15,7 @@ from session_ledger.domain.results import Result
 from session_ledger.security.port import DataKey
 
 Outcome = Result | BaseException
+_logger = logging.getLogger("session_ledger.pending")
 
 
 class Answer(Protocol):
@@ -26,13 +28,15 @@ class Answer(Protocol):
 class Pending:
     """One queued command."""
 
-    __slots__ = ("answer", "keys", "prepared", "size")
+    __slots__ = ("answer", "keys", "memory", "prepared", "size")
 
-    def __init__(self, prepared: Prepared, keys: tuple[DataKey, ...], size: int, answer: Answer) -> None:
+    def __init__(self, prepared: Prepared, keys: tuple[DataKey, ...], size: int, memory: int, answer: Answer) -> None:
         self.prepared = prepared
         self.keys = keys
         self.size = size
         """Bytes that its events may take in the log, estimated from above."""
+        self.memory = memory
+        """Bytes that it takes while it waits: the command as given, and what was sealed of it."""
         self.answer = answer
 
 
@@ -102,13 +106,16 @@ class LoopAnswer:
 
 
 def settle_all(answers: Iterable[tuple[Answer, Outcome]]) -> None:
-    """Answer many: threads and futures one by one, each event loop with one call."""
+    """Answer many: threads and futures one by one, each event loop with one call. One that fails harms no other."""
     loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Result], Outcome]]] = {}
     for answer, outcome in answers:
         if type(answer) is LoopAnswer:
             loops.setdefault(answer.loop, []).append((answer.future, outcome))
-        else:
+            continue
+        try:
             answer.settle(outcome)
+        except BaseException:
+            _logger.exception("a callback on the answer to a command failed")
     for loop, settled in loops.items():
         try:
             loop.call_soon_threadsafe(_settle_in_loop, settled)

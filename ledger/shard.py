@@ -21,7 +21,6 @@ from session_ledger.domain.commands import Prepared, RecordRefusals
 from session_ledger.domain.decide import Decision, result_of
 from session_ledger.domain.errors import (
     AppendFailed,
-    ClockUnreliable,
     LedgerClosed,
     LogUnavailable,
     NotOwner,
@@ -32,6 +31,7 @@ from session_ledger.domain.errors import (
 from session_ledger.domain.events import TOPIC_BY_EVENT, Event
 from session_ledger.domain.ids import format_id, new_id
 from session_ledger.domain.results import Result
+from session_ledger.ledger.clocks import append_time
 from session_ledger.ledger.folds import Folds
 from session_ledger.ledger.log.port import PartitionLog, Record
 from session_ledger.ledger.pending import Outcome, Pending, settle_all
@@ -79,6 +79,7 @@ class Shard:
         self._stale = False  # the states hold events that may not be in the log
         self._unsettled: tuple[bytes, int] | None = None  # an append whose outcome is not known yet
         self._refusals_at_s = time.monotonic()
+        self._told_last = False  # the refusals that were left when the shard was closed
         name = "control" if log.partition < 0 else str(log.partition)
         self._thread = threading.Thread(target=self._run, name=f"session-ledger-shard-{name}", daemon=True)
 
@@ -103,7 +104,7 @@ class Shard:
                     "waiting; nothing was recorded: repeat the command in a moment"
                 )
                 raise _for(pending, overloaded)
-            self._queued_bytes += pending.size
+            self._queued_bytes += pending.memory
             self._queue.append(pending)
         self._ring()
 
@@ -112,7 +113,7 @@ class Shard:
         future: Future[T] = Future()
         with self._lock:
             if self._ended_by is not None or self._closing:
-                raise self._ended_by or LedgerClosed("the ledger is closed: open it again")
+                raise copy.copy(self._ended_by) or LedgerClosed("the ledger is closed: open it again")
             self._calls.append((function, cast("Future[object]", future)))
         self._ring()
         return future.result()
@@ -127,15 +128,27 @@ class Shard:
         """The folded state; look at it inside `call` only."""
         return self._folds
 
+    def proven_position(self) -> int:
+        """`position`, told only if this process owned the partition a moment ago. Raises NotOwner, LogUnavailable."""
+        return self.call(self._proven_position)
+
+    def _proven_position(self) -> int:
+        self._log.prove_ownership()
+        return self._acknowledged
+
+    def take_no_more(self) -> None:
+        """Refuse commands from now on, and let the loop end when what is queued is served."""
+        with self._lock:
+            self._closing = True
+        self._ring()
+
     def close(self, deadline_s: float) -> int:
         """Take no more commands, serve what is queued, stop. `deadline_s`: of time.monotonic().
 
         Returns how many commands were not served; each was answered with LedgerClosed, nothing of it recorded. Those
         in an append that hangs past the deadline stay unanswered until it ends.
         """
-        with self._lock:
-            self._closing = True
-        self._ring()
+        self.take_no_more()
         if self._thread.ident is None:  # never started
             self._folds.close(keep=False)
             return 0
@@ -184,15 +197,16 @@ class Shard:
         with self._lock:
             self._ended_by = error
         self._reject(error)
-        for _, future in self._calls:
-            future.set_exception(error)
         self._folds.close(keep=not self._stale)
 
     def _reject(self, error: SessionLedgerError) -> int:
         with self._lock:
             rejected, self._queue = self._queue, deque()
             self._queued_bytes = 0
+            calls, self._calls = self._calls, deque()
         settle_all((pending.answer, _for(pending, error)) for pending in rejected)
+        for _, future in calls:
+            future.set_exception(copy.copy(error))
         return len(rejected)
 
     def _take(self) -> list[Pending]:
@@ -209,7 +223,7 @@ class Shard:
                 if size > bytes_max and batch:
                     break
                 batch.append(queue.popleft())
-            self._queued_bytes -= sum(pending.size for pending in batch)
+            self._queued_bytes -= sum(pending.memory for pending in batch)
         return batch
 
     def _run_calls(self) -> None:
@@ -222,39 +236,31 @@ class Shard:
 
     def _record_refusals(self) -> None:
         uncounted = self._folds.uncounted
-        if not uncounted or time.monotonic() - self._refusals_at_s < REFUSALS_EVERY_S:
+        if not uncounted or self._told_last:
+            return
+        if self._closing:
+            self._told_last = True
+            time.sleep(REFUSALS_EVERY_S)
+        elif time.monotonic() - self._refusals_at_s < REFUSALS_EVERY_S:
             return
         self._refusals_at_s = time.monotonic()
         now = self._clock()
         for tenant, user in list(uncounted):
             command = RecordRefusals(tenant=tenant, user=user)
-            self._queue.append(Pending(Prepared(command, new_id(now), b""), (), 0, NOBODY))
-        uncounted.clear()
+            self._queue.append(Pending(Prepared(command, new_id(now), b""), (), 0, 0, NOBODY))
 
     def _now(self) -> int:
-        """The time of the next append: never before the last record. Raises ClockUnreliable."""
-        now, last = self._clock(), self._folds.recorded_at
-        skew_max_us = int(self._settings.clock_skew_max_s * 1_000_000)
-        if last - now > skew_max_us:
-            raise ClockUnreliable(
-                f"this machine's clock is {(last - now) // 1_000_000} s behind the last record of partition "
-                f"{self._log.partition}; nothing was recorded: set the clock, then repeat the command"
-            )
-        broker = self._log.clock_us()
-        if broker is not None and abs(broker - now) > skew_max_us:
-            raise ClockUnreliable(
-                f"this machine's clock is {abs(broker - now) // 1_000_000} s off the broker's; nothing was recorded: "
-                "set the clock, then repeat the command"
-            )
-        return max(now, last)
+        return append_time(self._log, self._folds.recorded_at, self._clock(), self._settings.clock_skew_max_s)
 
     # --- one batch ------------------------------------------------------------------------------------------------
 
     def _serve(self, batch: list[Pending]) -> None:
         try:
             now = self._now()
-        except ClockUnreliable as error:
+        except SessionLedgerError as error:
             settle_all((pending.answer, _for(pending, error)) for pending in batch)
+            if isinstance(error, NotOwner):
+                raise
             return
         batch_id = os.urandom(16)
         records: list[Record] = []

@@ -22,10 +22,12 @@ import msgspec
 from session_ledger.domain.account import Account
 from session_ledger.domain.agents import AgentPool
 from session_ledger.domain.errors import LogUnavailable
+from session_ledger.domain.ids import account_id
 from session_ledger.security.files import create_private
 
 T = TypeVar("T")
-FOLD_VERSION = 1  # raise it whenever evolve or a state's shape changes: old files are then rebuilt
+LIVE = "live"
+FOLD_VERSION = 2  # raise it whenever evolve or a state's shape changes: old files are then rebuilt
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -34,7 +36,7 @@ CREATE TABLE IF NOT EXISTS accounts (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS accounts_due ON accounts (due_at) WHERE due_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS agents (position INTEGER, state BLOB);
-CREATE TABLE IF NOT EXISTS ended (session_id BLOB PRIMARY KEY, account BLOB, how TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS streams (stream BLOB PRIMARY KEY, account BLOB, how TEXT) WITHOUT ROWID;
 """
 
 _DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # the file's content is at fault
@@ -106,7 +108,7 @@ class StateFile:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for table in ("meta", "accounts", "agents", "ended"):
+            for table in ("meta", "accounts", "agents", "streams"):
                 connection.execute(f"DELETE FROM {table}")
             connection.executemany(
                 "INSERT INTO meta VALUES (?, ?)",
@@ -142,10 +144,10 @@ class StateFile:
         rows = self._read("SELECT position, state FROM agents")
         return (rows[0][0], self._decoded(_decode_agents, rows[0][1])) if rows else (0, AgentPool())
 
-    def ended(self, session_id: bytes, account: bytes) -> str | None:
-        """How that account's session ended; None if it did not, or is another's."""
-        rows = self._read("SELECT account, how FROM ended WHERE session_id = ?", (session_id,))
-        return str(rows[0][1]) if rows and rows[0][0] == account else None
+    def stream(self, stream: bytes) -> tuple[bytes, str] | None:
+        """(account id of its owner, `LIVE` or how it ended) of a session or agent; None: none of that id is known."""
+        rows = self._read("SELECT account, how FROM streams WHERE stream = ?", (stream,))
+        return (rows[0][0], str(rows[0][1])) if rows else None
 
     def due(self, now: int) -> list[AccountKey]:
         """Accounts that had a session due by `now` when they were written."""
@@ -156,14 +158,15 @@ class StateFile:
     def write(
         self,
         reached: Reached,
-        accounts: Iterable[tuple[AccountKey, Account]],
+        accounts: Sequence[tuple[AccountKey, Account]],
         ended: Iterable[tuple[bytes, bytes, str]] = (),
         agents: tuple[int, AgentPool] | None = None,
         covered: int | None = None,
     ) -> None:
         """Write rows in one transaction, none to a lower position. Raises sqlite3.Error.
 
-        `reached`: no row is beyond that position. `covered`: where replay starts after.
+        `reached`: no row is beyond that position. `ended`: (session or agent id, its account's id, how). `covered`:
+        where replay starts after.
         """
         connection = self._connection
         try:
@@ -173,7 +176,11 @@ class StateFile:
                 " due_at = excluded.due_at, state = excluded.state WHERE excluded.position >= accounts.position",
                 [(key[0], key[1], state.position, state.due_at, _encode(state)) for key, state in accounts],
             )
-            connection.executemany("INSERT OR REPLACE INTO ended VALUES (?, ?, ?)", ended)
+            connection.executemany(
+                "INSERT INTO streams VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                [(session, account_id(*key), LIVE) for key, state in accounts for session in state.sessions],
+            )
+            connection.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", ended)
             if agents is not None:
                 connection.execute("DELETE FROM agents WHERE position <= ?", (agents[0],))
                 connection.execute(

@@ -26,8 +26,9 @@ def _concrete(module: object, root: type[T]) -> dict[str, type[T]]:
     return {cls.__name__: cls for cls in found}
 
 
+OWN_COMMANDS = (commands.PublishSchema, commands.ExpireSessions, commands.RecordRefusals)  # the owner's, no client's
 _COMMANDS: dict[str, msgspec.msgpack.Decoder[Command]] = {
-    name: msgspec.msgpack.Decoder(cls) for name, cls in _concrete(commands, Command).items()
+    name: msgspec.msgpack.Decoder(cls) for name, cls in _concrete(commands, Command).items() if cls not in OWN_COMMANDS
 }
 _RESULTS: dict[str, msgspec.msgpack.Decoder[Result]] = {
     name: msgspec.msgpack.Decoder(cls) for name, cls in _concrete(results, Result).items()

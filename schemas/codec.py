@@ -8,6 +8,7 @@ A codec writes one form (Confluent where it is given a registry) and reads both.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -23,6 +24,7 @@ from session_ledger.schemas.resolution import compile_resolver
 from session_ledger.schemas.shape import Shape, record_shape
 from session_ledger.schemas.varint import Damaged
 
+_logger = logging.getLogger("session_ledger.codec")
 SINGLE_OBJECT = b"\xc3\x01"
 SINGLE_OBJECT_HEADER = 10  # bytes: marker and fingerprint
 CONFLUENT = b"\x00"
@@ -131,7 +133,10 @@ class Codec:
         schema = self.library.by_fingerprint(header[2:])
         if schema is None:
             for text in self._published():
-                self.library.learn(text)
+                try:
+                    self.library.learn(text)
+                except InvalidInput as error:  # another published text may be the one that is looked for
+                    _logger.warning("a published schema is left out: %s", error)
             schema = self.library.by_fingerprint(header[2:])
         if schema is None:
             raise Damaged(f"no known schema has the fingerprint {header[2:].hex()}")

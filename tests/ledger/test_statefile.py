@@ -205,7 +205,7 @@ def _damaged_meta(directory: Path) -> None:
 
 
 def _without_tables(directory: Path) -> None:
-    for table in ("accounts", "agents", "ended", "meta"):
+    for table in ("accounts", "agents", "streams", "meta"):
         _change(directory, f"DROP TABLE {table}")
     _change(directory, "CREATE TABLE accounts (x)")
 

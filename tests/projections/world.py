@@ -25,6 +25,7 @@ from session_ledger.domain.validate import Rules
 from session_ledger.ledger.edge import Edge
 from session_ledger.ledger.log.memory import MemoryLog
 from session_ledger.ledger.log.port import Log, Record
+from session_ledger.ledger.shard import NOBODY
 from session_ledger.schemas.codec import Codec
 from session_ledger.security.envelope import NoEnvelope
 from session_ledger.security.port import Envelope
@@ -64,13 +65,14 @@ class World:
     def run(self, command: c.Command) -> SessionLedgerError | None:
         """Decide one command and record what it led to; its error, if it was refused."""
         if isinstance(command, (c.SetLimits, c.PublishSchema)):
-            prepared = self.edge.prepare(command)[0]
+            prepared = self.edge.prepare(command, NOBODY).prepared
             decision = decide_control(self.control, prepared, self.now, self._new_id)
             for position, event in self._append(-1, decision.events):
                 evolve_control(self.control, event, position)
             return decision.error
-        prepared, keys, _ = self.edge.prepare(command)
-        self.envelope.make_durable(keys)
+        pending = self.edge.prepare(command, NOBODY)
+        prepared = pending.prepared
+        self.envelope.make_durable(pending.keys)
         user = command.user if isinstance(command, c.UserCommand) else ""
         partition = self._partition(command)
         account = self.account(command.tenant, user)
@@ -86,7 +88,7 @@ class World:
     def report(self, tenant: str, user: str) -> QuotaReport:
         """The ledger's own answer to ReportQuota now."""
         command = c.ReportQuota(tenant=tenant, user=user)
-        prepared = self.edge.prepare(command)[0]
+        prepared = self.edge.prepare(command, NOBODY).prepared
         partition = slot_of_user(tenant, user) % len(self.log.partitions)
         settings = self.control.settings_of(tenant)
         context = Context(self.account(tenant, user), self.pools[partition], settings, partition)
