@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,29 @@ from session_ledger.domain.errors import (
 from session_ledger.domain.events import QuotaRefused
 from session_ledger.domain.ids import new_slotted_id, slot_of_user
 from session_ledger.ledger.ledger import Ledger
+from session_ledger.ledger.shard import Shard
 from session_ledger.ledger.wire import decode_request
 from tests.ledger.support import events, shards_of
 from tests.ledger.test_faults import Faults
+
+
+def _occupy(shard: Shard) -> Callable[[], None]:
+    """Keep the shard's thread busy until what is returned is called."""
+    hold, held = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        held.set()
+        hold.wait(10)
+
+    waiter = threading.Thread(target=shard.call, args=(stay,))
+    waiter.start()
+    held.wait(10)
+
+    def release() -> None:
+        hold.set()
+        waiter.join()
+
+    return release
 
 
 def test_a_forked_child_uses_and_closes_nothing_of_its_parents(tmp_path: Path) -> None:
@@ -59,18 +80,14 @@ def test_messages_to_unknown_sessions_count_as_large_as_they_are() -> None:
     """Who sends large messages to sessions that do not exist fills the queue's bytes like everybody else."""
     with Ledger.open("memory:", queue_bytes_max=1_000_000) as ledger:
         shard = shards_of(ledger)._shards[0]
-        hold, held = threading.Event(), threading.Event()
-        waiter = threading.Thread(target=lambda: shard.call(lambda: (held.set(), hold.wait(10))))
-        waiter.start()
-        held.wait(10)
+        release = _occupy(shard)
         unknown = new_slotted_id(time.time_ns() // 1000, slot_of_user("t", "u"))
         message = AddMessage(tenant="t", user="u", session_id=unknown, role="user", content="x" * 400_000)
         for _ in range(3):
             ledger.submit(message)
         with pytest.raises(Overloaded):
             ledger.submit(message)
-        hold.set()
-        waiter.join()
+        release()
 
 
 def test_a_user_who_can_not_be_written_under_new_limits_is_swept_all_the_same(tmp_path: Path) -> None:
@@ -126,15 +143,11 @@ def test_a_callback_that_leaves_keeps_nobody_waiting() -> None:
     """One future's callback raises SystemExit in the shard's thread; the other commands of the append are answered."""
     with Ledger.open("memory:") as ledger:
         shard = shards_of(ledger)._shards[0]
-        hold, held = threading.Event(), threading.Event()
-        waiter = threading.Thread(target=lambda: shard.call(lambda: (held.set(), hold.wait(10))))
-        waiter.start()
-        held.wait(10)
+        release = _occupy(shard)
         first = ledger.submit(CreateSession(tenant="t", user="a"))
         first.add_done_callback(lambda _: sys.exit(1))
         second = ledger.submit(CreateSession(tenant="t", user="b"))
-        hold.set()
-        waiter.join()
+        release()
         assert 2 == second.result(10).position
         assert 3 == ledger.create_session("t", "c").position
 
