@@ -96,7 +96,7 @@ class Account:
     @property
     def due_at(self) -> int | None:
         """When the first of the sessions times out; None: none can."""
-        return min((session.due_at for session in self.sessions.values() if not session.importing), default=None)
+        return min((session.due_at for session in self.sessions.values()), default=None)
 
     @property
     def has_uncounted_refusals(self) -> bool:

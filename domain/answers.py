@@ -128,7 +128,7 @@ def _imported(events: Sequence[Event], partition: int, position: int, command_id
         session_id=format_id(event.session_id),
         added=sum(isinstance(e, MessageAdded) for e in events),
         complete=isinstance(event, SessionEnded),
-        created=isinstance(events[0], SessionCreated),
+        created=any(isinstance(e, SessionCreated) for e in events),
     )
 
 

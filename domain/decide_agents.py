@@ -25,8 +25,10 @@ def register_agent(context: Context, command: RegisterAgent, prepared: Prepared,
         return Decision([], InvalidInput("agent_id", "none", "must be given: it carries the partition"))
     capabilities = tuple(sorted(set(command.capabilities)))
     known = context.agents.agents.get(agent_id)
+    if context.taken or (known is not None and known.tenant != command.tenant):
+        return Decision([], InvalidInput("agent_id", f"{format_id(agent_id)}, which is in use", "must be new"))
     if known is not None:
-        if (known.tenant, known.agent_type, known.capabilities) != (command.tenant, command.agent_type, capabilities):
+        if (known.agent_type, known.capabilities) != (command.agent_type, capabilities):
             seen = f"{format_id(agent_id)}, which is registered with another type or other capabilities"
             return Decision([], InvalidInput("agent_id", seen, "must be new"))
         return Decision(

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from session_ledger.domain.commands import ImportSession, Prepared
-from session_ledger.domain.decision import Context, Decision, NewId, key_unavailable
-from session_ledger.domain.errors import InvalidInput, SessionExists
+from session_ledger.domain.decision import Context, Decision, NewId, expire, key_unavailable
+from session_ledger.domain.errors import (
+    InvalidInput,
+    SessionExists,
+    SessionLedgerError,
+    SessionNotActive,
+    TooManyImports,
+)
 from session_ledger.domain.events import Event, MessageAdded, SessionCreated, SessionEnded
 from session_ledger.domain.ids import format_id
 from session_ledger.domain.results import SessionImported
-from session_ledger.domain.session import Session
+from session_ledger.domain.session import IMPORTED, Session
+
+OPEN_IMPORTS_MAX = 16  # a user's histories whose import is not final yet
 
 
 def import_session(context: Context, command: ImportSession, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """SessionCreated (first part), a MessageAdded for each message that is not there yet, SessionEnded (final part).
 
     The session's id makes it idempotent, so its events carry no command id. A part that overlaps what is recorded adds
-    the rest; one that leaves a gap is refused.
+    the rest; one that leaves a gap is refused. An import that is not finished within the lifetime of a session
+    expires, and its id is used up.
     """
     session_id = command.session_id
     session = context.account.sessions.get(session_id)
-    if session is None and context.ended is not None:
-        return Decision([], result=_nothing_added(prepared, session_id, complete=True))
+    if session is None:
+        if context.ended == IMPORTED:
+            return Decision([], result=_nothing_added(prepared, session_id, complete=True))
+        if context.ended is not None:
+            return Decision([], _over(command, context.ended))
+        if context.taken or session_id in context.agents.agents:
+            return Decision([], SessionExists(f"session {format_id(session_id)}: the id is in use; use another"))
+    elif session.importing and session.is_due(now):
+        expiry: list[Event] = []
+        expire(context, session, now, new_id, expiry)
+        return Decision(expiry, _over(command, "expired"))
     recorded = 0 if session is None else session.message_count
     if session is not None and _is_another(session, command, prepared):
         message = f"session {format_id(session_id)} is recorded with another history; import it under another id"
@@ -36,15 +54,39 @@ def import_session(context: Context, command: ImportSession, prepared: Prepared,
     sealed = prepared.sealed
     if len(sealed) != 1 + len(command.messages) + command.final or (session and session.key_id != sealed[0].key_id):
         return Decision([], key_unavailable(session_id))
-    events: list[Event] = [] if session is not None else [_created(context, command, prepared, now)]
-    version = len(events) if session is None else session.version
+    events: list[Event] = []
+    if session is None:
+        if not command.final and not _has_room(context, now, new_id, events):
+            message = f"{OPEN_IMPORTS_MAX} imports of the user are not finished: finish one, or wait until one expires"
+            return Decision(events, TooManyImports(message))
+        events.append(_created(context, command, prepared, now))
+    version = 1 if session is None else session.version
     _add_messages(command, prepared, now, skipped, version, events)
     if command.final:
         ended, head = sealed[-1], (command.tenant, command.user, version + _count(command, skipped) + 1)
-        reason = ("imported", "system")
+        reason = (IMPORTED, "system")
         event_head = (ended.event_id, *head, now, None, None, session_id, command.ended_at)
         events.append(SessionEnded(*event_head, *reason, ended.key_id, ended.fields.get("sealed_note")))
     return Decision(events)
+
+
+def _over(command: ImportSession, ended: str) -> SessionLedgerError:
+    """The user's session of that id is over, and no import ended it."""
+    session_id = format_id(command.session_id)
+    if command.first_message > 1:
+        return SessionNotActive(f"session {session_id} is over ({ended}): import the whole history under another id")
+    return SessionExists(f"session {session_id} is over ({ended}) and was not imported: use another id")
+
+
+def _has_room(context: Context, now: int, new_id: NewId, events: list[Event]) -> bool:
+    """Whether the user may begin another import; those whose time is over make room."""
+    unfinished = [session for session in context.account.sessions.values() if session.importing]
+    if len(unfinished) < OPEN_IMPORTS_MAX:
+        return True
+    due = [session for session in unfinished if session.is_due(now)]
+    for session in due:
+        expire(context, session, now, new_id, events)
+    return len(unfinished) - len(due) < OPEN_IMPORTS_MAX
 
 
 def _is_another(session: Session, command: ImportSession, prepared: Prepared) -> bool:

@@ -12,6 +12,7 @@ from session_ledger.domain.commands import (
     UpdateSession,
 )
 from session_ledger.domain.decision import (
+    EXPIRIES_MAX,
     Context,
     Decision,
     NewId,
@@ -77,10 +78,15 @@ def add_message(context: Context, command: AddMessage, prepared: Prepared, now: 
 
 
 def create_session(context: Context, command: CreateSession, prepared: Prepared, now: int, new_id: NewId) -> Decision:
-    """SessionCreated, after the expiry of what is due and the eviction of what must make room."""
+    """SessionCreated, after the expiry of what is due and the eviction of what must make room.
+
+    The log never holds more sessions that neither ended nor expired than the limit. So where a limit was lowered, one
+    decision records as many expiries and evictions as that takes; else at most `EXPIRIES_MAX` expiries.
+    """
     account, settings = context.account, context.settings
+    limit, policy = settings.max_sessions(account), settings.limit_policy(account)
     events: list[Event] = []
-    expire_due(context, now, new_id, events)
+    expire_due(context, now, new_id, events, max(EXPIRIES_MAX, len(account.sessions) + 1 - limit))
     live = [session for session in account.sessions.values() if not session.importing and not session.is_due(now)]
     live.sort(key=lambda session: (session.last_active_at, session.created_at, session.session_id))
     if command.reuse and live:
@@ -98,7 +104,6 @@ def create_session(context: Context, command: CreateSession, prepared: Prepared,
     idle_timeout_ms = command.idle_timeout_ms
     if idle_timeout_ms is None:
         idle_timeout_ms = settings.idle_timeout_ms(account, command.kind)
-    limit, policy = settings.max_sessions(account), settings.limit_policy(account)
     excess = len(live) + 1 - limit
     if excess > 0 and policy == REFUSE:
         seen = f"the user has {len(live)} live sessions, the limit is {limit}"
@@ -273,7 +278,7 @@ def report_error(context: Context, command: ReportError, prepared: Prepared, now
 
 
 def expire_sessions(context: Context, command: ExpireSessions, prepared: Prepared, now: int, new_id: NewId) -> Decision:
-    """SessionExpired for every session of the user that is due."""
+    """SessionExpired for the sessions of the user that are due, at most `EXPIRIES_MAX`: the sweep comes again."""
     events: list[Event] = []
     expire_due(context, now, new_id, events)
     if not events:

@@ -69,9 +69,16 @@ class SessionLimitReached(SessionLedgerError):
 
 
 class SessionExists(SessionLedgerError):
-    """An imported session's id is already recorded with another history."""
+    """The id of an imported session is in use already: recorded with another history, or not of an import."""
 
     code = "session_exists"
+
+
+class TooManyImports(SessionLedgerError):
+    """The user has as many histories whose import is not finished as may be open: finish one."""
+
+    code = "too_many_imports"
+    retriable = True
 
 
 class QuotaExceeded(SessionLedgerError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+IMPORTED = "imported"  # the reason with which an import ends a session; no caller ends one with it
 STANDARD, WEBSITE, SENSITIVE = KINDS = ("standard", "website", "sensitive")
 CHANNELS = ("text", "voice", "phone", "api")
 EVICT, REFUSE = POLICIES = ("evict", "refuse")
@@ -25,21 +26,23 @@ class Session:
     message_count: int
     key_id: bytes | None
     importing: bool
-    """History whose import is not final yet: counts against no limit and does not time out."""
+    """History whose import is not final yet: counts against no limit; times out at `expires_at` alone."""
     import_digest: bytes | None
 
     @property
     def due_at(self) -> int:
         """When its time runs out, unless there is activity before."""
+        if self.importing:
+            return self.expires_at
         return min(self.last_active_at + self.idle_timeout_ms * 1000, self.expires_at)
 
     @property
     def due_reason(self) -> str:
         """idle or ttl: whichever comes first (ttl where both do)."""
-        return IDLE if self.last_active_at + self.idle_timeout_ms * 1000 < self.expires_at else TTL
+        return IDLE if self.due_at < self.expires_at else TTL
 
     def is_due(self, now: int) -> bool:
         """Whether its time has run out at `now`."""
-        return not self.importing and (
-            now >= self.expires_at or now >= self.last_active_at + self.idle_timeout_ms * 1000
+        return now >= self.expires_at or (
+            not self.importing and now >= self.last_active_at + self.idle_timeout_ms * 1000
         )

@@ -14,7 +14,7 @@ from session_ledger.domain import commands as c
 from session_ledger.domain.agents import RESETS
 from session_ledger.domain.errors import InvalidInput
 from session_ledger.domain.ids import slot_of_id, slot_of_user
-from session_ledger.domain.session import CHANNELS, KINDS, POLICIES, SENSITIVE, SENSITIVE_TTL_MS_MAX
+from session_ledger.domain.session import CHANNELS, IMPORTED, KINDS, POLICIES, SENSITIVE, SENSITIVE_TTL_MS_MAX
 from session_ledger.domain.shapes import (
     among,
     flag,
@@ -170,6 +170,8 @@ def _update_session(command: c.UpdateSession, rules: Rules) -> None:
 def _end_session(command: c.EndSession, rules: Rules) -> None:
     _session(command, rules)
     word(command.reason, "reason", rules.id_bytes_max)
+    if command.reason == IMPORTED:
+        raise InvalidInput("reason", f"the word {IMPORTED}", "is what imports end with: choose another word")
     among(command.ended_by, "ended_by", ("user", "admin", "system"))
     if command.note is not None:
         text(command.note, "note", rules.note_bytes_max)

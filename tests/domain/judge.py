@@ -101,7 +101,7 @@ class Judge:
             assert self.messages[session_id] == event.message_number
         if isinstance(event, SessionExpired):
             assert event.due_at <= event.recorded_at
-            assert session_id not in self.importing
+            assert session_id not in self.importing or event.reason == "ttl"
         if isinstance(event, SessionEnded | SessionExpired | SessionEvicted):
             self.live[who].discard(session_id)
             self.importing.discard(session_id)

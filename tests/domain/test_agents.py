@@ -119,7 +119,23 @@ def test_registering_again_is_harmless() -> None:
     assert isinstance(again.ok(), AgentChanged)
     assert [] == again.events
     assert isinstance(register(world, ONE).error, InvalidInput)
-    assert isinstance(register(world, ONE, "a", "b", tenant="globex").error, InvalidInput)
+
+
+def test_an_id_that_is_somebody_elses_is_not_registered() -> None:
+    """Another tenant's instance, live or retired, or a session, live or over: nothing tells which."""
+    world = World()
+    register(world, ONE, tenant="globex").ok()
+    register(world, TWO, tenant="globex").ok()
+    world.run(c.RetireAgent(tenant="globex", agent_id=TWO)).ok()
+    live, over = world.create(), world.create()
+    world.run(c.EndSession(tenant=TENANT, user=USER, session_id=over)).ok()
+    said = set()
+    for agent_id in (ONE, TWO, live, over):
+        outcome = register(world, agent_id)
+        assert isinstance(outcome.error, InvalidInput)
+        assert [] == outcome.events
+        said.add(str(outcome.error).replace(format_id(agent_id), ""))
+    assert 1 == len(said)
 
 
 def test_a_retired_instance_leaves_and_does_not_come_back() -> None:

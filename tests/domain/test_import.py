@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from session_ledger.domain import commands as c
 from session_ledger.domain.control import Limits, TenantSettings
-from session_ledger.domain.errors import InvalidInput, KeyUnavailable, SessionExists, SessionNotActive
-from session_ledger.domain.events import MessageAdded, SessionCreated, SessionEnded
-from session_ledger.domain.ids import derived_session_id, slot_of_user
+from session_ledger.domain.decide_import import OPEN_IMPORTS_MAX
+from session_ledger.domain.errors import InvalidInput, KeyUnavailable, SessionExists, SessionNotActive, TooManyImports
+from session_ledger.domain.events import MessageAdded, SessionCreated, SessionEnded, SessionExpired
+from session_ledger.domain.ids import derived_session_id, format_id, slot_of_user, with_slot
 from session_ledger.domain.results import Result, SessionImported
 from tests.domain.world import DAY, START, TENANT, USER, World
 
@@ -32,6 +33,11 @@ def history(first: int, count: int, *, final: bool, source: str = "chats.jsonl:1
         ended_at=START - 1,
         source=source,
     )
+
+
+def import_id(number: int) -> bytes:
+    """The id of another history of the same user."""
+    return derived_session_id(f"chats.jsonl:{number + 2}", START - DAY, slot_of_user(TENANT, USER))
 
 
 def added(result: Result) -> tuple[int, bool]:
@@ -129,17 +135,100 @@ def test_another_history_under_the_same_id_is_refused() -> None:
 
 
 def test_an_import_stands_outside_every_limit() -> None:
-    """It evicts nothing, does not count, does not time out, and takes no messages but its own."""
+    """It evicts nothing, does not count, is not idle however long it pauses, and takes no messages but its own."""
     world = World(TenantSettings(Limits(max_sessions=1, limit_policy="refuse")))
     live = world.create()
     world.run(history(1, 2, final=False)).ok()
     assert {live, SESSION_ID} == set(world.account().sessions)
     assert isinstance(world.say(SESSION_ID).error, SessionNotActive)
-    world.now += 365 * DAY
+    world.now += 30 * DAY - 1
     world.create()
     assert SESSION_ID in world.account().sessions
     world.run(history(3, 1, final=True)).ok()
     assert SESSION_ID not in world.account().sessions
+
+
+def test_an_import_that_is_not_finished_expires() -> None:
+    """After the lifetime of a session: by a sweep, by the next part or by the next session; then its id is used up."""
+    for part, error in ((history(3, 1, final=True), SessionNotActive), (history(1, 3, final=True), SessionExists)):
+        world = World()
+        world.run(history(1, 2, final=False)).ok()
+        assert START + 30 * DAY == world.account().due_at
+        world.now += DAY
+        world.run(history(2, 1, final=False)).ok()
+        assert START + 30 * DAY == world.account().due_at
+        world.now = START + 30 * DAY
+        outcome = world.run(part)
+        (expired,) = outcome.events
+        assert isinstance(expired, SessionExpired)
+        assert ("ttl", START + 30 * DAY, 4) == (expired.reason, expired.due_at, expired.version)
+        assert isinstance(outcome.error, error)
+        again = world.run(part)
+        assert ([], error) == (again.events, type(again.error))
+        assert ({}, None) == (world.account().sessions, world.account().due_at)
+    for command in (c.ExpireSessions(tenant=TENANT, user=USER), c.CreateSession(tenant=TENANT, user=USER)):
+        world = World()
+        world.run(history(1, 2, final=False)).ok()
+        world.now += 30 * DAY
+        assert isinstance(world.run(command).events[0], SessionExpired)
+        assert SESSION_ID not in world.account().sessions
+
+
+def test_a_user_has_so_many_unfinished_imports_at_most() -> None:
+    """A further one is refused until one is finished or expires; a history in one command needs no place."""
+    world = World()
+    for number in range(OPEN_IMPORTS_MAX):
+        world.now = START + number
+        world.run(replace(history(1, 1, final=False), session_id=import_id(number))).ok()
+    further = replace(history(1, 1, final=False), session_id=import_id(99))
+    refused = world.run(further)
+    assert isinstance(refused.error, TooManyImports)
+    assert ([], True) == (refused.events, refused.error.retriable)
+    world.run(history(1, 1, final=True)).ok()
+    world.run(replace(history(2, 1, final=True), session_id=import_id(3))).ok()
+    world.run(further).ok()
+    world.now = START + 30 * DAY + 1
+    outcome = world.run(replace(further, session_id=import_id(100)))
+    assert ["SessionExpired", "SessionExpired", "SessionCreated", "MessageAdded"] == [
+        type(event).__name__ for event in outcome.events
+    ]
+    result = outcome.ok()
+    assert isinstance(result, SessionImported)
+    assert result.created
+
+
+def test_an_id_that_is_somebody_elses_is_refused() -> None:
+    """A session of another user or tenant, live or over, and an agent, live or retired: nothing tells which."""
+    world = World()
+    agents = [with_slot(world.ids.at(START), slot_of_user(TENANT, USER)) for _ in range(2)]
+    for agent_id in agents:
+        world.run(c.RegisterAgent(tenant="globex", agent_type="writer", agent_id=agent_id)).ok()
+    world.run(c.RetireAgent(tenant="globex", agent_id=agents[1])).ok()
+    live, over = (with_slot(world.create(user="bob"), slot_of_user(TENANT, USER)) for _ in range(2))
+    for stranger in (live, over):  # as if the slots of the two users were the same
+        world.owners[stranger] = (TENANT, "bob")
+    world.ended[over] = "ended"
+    said = set()
+    for session_id in (live, over, *agents):
+        outcome = world.run(replace(history(1, 1, final=True), session_id=session_id))
+        assert isinstance(outcome.error, SessionExists)
+        assert [] == outcome.events
+        said.add(str(outcome.error).replace(format_id(session_id), ""))
+    assert 1 == len(said)
+
+
+def test_a_session_of_the_user_that_was_not_imported_is_no_import() -> None:
+    """Ended (with whatever reason), expired or evicted: SessionExists, and nothing is added."""
+    world = World(TenantSettings(Limits(max_sessions=1)))
+    ended = world.create()
+    world.run(c.EndSession(tenant=TENANT, user=USER, session_id=ended, reason="completed")).ok()
+    evicted, expired = world.create(), world.create()
+    world.now += DAY
+    assert isinstance(world.say(expired).error, SessionNotActive)
+    for session_id in (ended, evicted, expired):
+        outcome = world.run(replace(history(1, 1, final=True), session_id=session_id))
+        assert isinstance(outcome.error, SessionExists)
+        assert [] == outcome.events
 
 
 def test_an_import_without_its_seals_records_nothing() -> None:

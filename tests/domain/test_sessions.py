@@ -8,6 +8,7 @@ import pytest
 
 from session_ledger.domain import commands as c
 from session_ledger.domain.control import Limits, TenantSettings
+from session_ledger.domain.decision import EXPIRIES_MAX
 from session_ledger.domain.errors import (
     InvalidInput,
     KeyUnavailable,
@@ -247,6 +248,37 @@ def test_ending_says_who_and_why_and_releases_what_is_held() -> None:
     assert isinstance(result, SessionChanged)
     assert (2, (format_id(AGENT),)) == (result.version, result.released_agents)
     assert isinstance(world.say(session_id).error, SessionNotActive)
+
+
+def test_one_decision_records_so_many_expiries_at_most() -> None:
+    """The longest over come first, and the sweep comes again; a creation leaves the rest too, and counts none live."""
+    world = World(TenantSettings(Limits(max_sessions=EXPIRIES_MAX * 3, limit_policy="refuse")))
+    sessions = []
+    for _ in range(EXPIRIES_MAX * 2 + 2):
+        sessions.append(world.create())
+        world.now += 1
+    world.now += HOUR
+    swept = world.run(c.ExpireSessions(tenant=TENANT, user=USER)).ok()
+    assert isinstance(swept, SessionsExpired)
+    assert [format_id(session_id) for session_id in sessions[:EXPIRIES_MAX]] == list(swept.session_ids)
+    created = world.run(c.CreateSession(tenant=TENANT, user=USER))
+    assert ["SessionExpired"] * EXPIRIES_MAX + ["SessionCreated"] == names(list(created.events))
+    assert {*sessions[-2:], created.events[-1].originator_id} == set(world.account().sessions)
+    assert isinstance(world.say(sessions[-1]).error, SessionNotActive)
+
+
+def test_no_limit_is_passed_however_many_sessions_are_over() -> None:
+    """After a limit was lowered, a creation records as many expiries as that takes: the log keeps the limit."""
+    world = World(TenantSettings(Limits(max_sessions=EXPIRIES_MAX * 2)))
+    for _ in range(EXPIRIES_MAX + 10):
+        world.create()
+        world.now += 1
+    world.now += HOUR
+    world.settings = TenantSettings(Limits(max_sessions=3, limit_policy="refuse"))
+    outcome = world.run(c.CreateSession(tenant=TENANT, user=USER))
+    outcome.ok()
+    assert EXPIRIES_MAX + 8 == names(list(outcome.events)).count("SessionExpired")
+    assert 3 == len(world.account().sessions)
 
 
 def test_updated_holds_only_what_changed() -> None:

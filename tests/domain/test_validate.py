@@ -91,6 +91,7 @@ BROKEN: list[tuple[str, str, object, str]] = [
     ("AddMessage", "session_id", "018bcfe5-6800-7007-8d01-ad71a9ddc9fc", "16 bytes"),
     ("UpdateSession", "title", None, "at least one"),
     ("EndSession", "ended_by", "nobody", "user, admin, system"),
+    ("EndSession", "reason", "imported", "choose another word"),
     ("ReportError", "severity", "fatal", "warning, error, critical"),
     ("ImportSession", "messages", ("x",), "must be an ImportedMessage"),
     ("ImportSession", "messages", (c.ImportedMessage("user", "ok"), c.ImportedMessage("", "x")), "may not be empty"),

@@ -15,9 +15,17 @@ from session_ledger.domain.agents import AgentPool
 from session_ledger.domain.control import DEFAULTS, TenantSettings
 from session_ledger.domain.decide import Context, Decision, decide, evolve, result_of
 from session_ledger.domain.errors import SessionLedgerError
-from session_ledger.domain.events import AgentRetired, Event, SessionEnded, SessionEvicted, SessionExpired
+from session_ledger.domain.events import (
+    AgentRetired,
+    Event,
+    SessionCreated,
+    SessionEnded,
+    SessionEvicted,
+    SessionExpired,
+)
 from session_ledger.domain.ids import format_id, slot_of_user, with_slot
 from session_ledger.domain.results import Result
+from session_ledger.domain.session import IMPORTED
 from session_ledger.domain.validate import Rules, validate
 
 START = 1_700_000_000_000_000
@@ -79,6 +87,8 @@ class World:
     agents: AgentPool = field(default_factory=AgentPool)
     events: list[Event] = field(default_factory=list)
     ended: dict[bytes, str] = field(default_factory=dict)
+    owners: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    """Of sessions and of agents that were retired; live agents are in the pool."""
 
     def account(self, tenant: str = TENANT, user: str = USER) -> Account:
         """The account of a user, made where there is none."""
@@ -103,9 +113,11 @@ class World:
     def decide(self, prepared: c.Prepared) -> Decision:
         """Decide, changing nothing."""
         command = prepared.command
-        account = self.account(command.tenant, command.user if isinstance(command, c.UserCommand) else "")
+        who = (command.tenant, command.user if isinstance(command, c.UserCommand) else "")
         named = getattr(command, "session_id", None) or getattr(command, "agent_id", None) or b""
-        context = Context(account, self.agents, self.settings, 0, self.ended.get(named))
+        taken = self.owners.get(named, who) != who
+        ended = None if taken else self.ended.get(named)
+        context = Context(self.account(*who), self.agents, self.settings, 0, ended, taken)
         return decide(context, prepared, self.now, lambda: self.ids.at(self.now))
 
     def fold(self, events: Sequence[Event]) -> None:
@@ -113,7 +125,11 @@ class World:
         for event in events:
             self.events.append(event)
             evolve(self.account(event.tenant, event.user), self.agents, event, len(self.events))
-            if type(event) in _ENDINGS:
+            if isinstance(event, SessionCreated | AgentRetired):
+                self.owners[event.originator_id] = (event.tenant, event.user)
+            if isinstance(event, SessionEnded) and event.reason == IMPORTED:
+                self.ended[event.originator_id] = IMPORTED
+            elif type(event) in _ENDINGS:
                 self.ended[event.originator_id] = _ENDINGS[type(event)]
 
     def run(self, command: c.Command) -> Outcome:
