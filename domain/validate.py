@@ -34,6 +34,7 @@ __all__ = ["Rules", "amount", "time_us", "validate"]
 
 PERIOD_MS_MIN, PERIOD_MS_MAX = 1_000, 366 * 86_400_000
 DURATION_MS_MAX = 100 * 366 * 86_400_000  # a century: keeps every time within the year 9999
+SCHEMA_NAME_BYTES_MAX, SCHEMA_BYTES_MAX = 256, 1024 * 1024  # the ledger's own, whatever callers are limited to
 COUNT_MAX = 2**63 - 1  # what an Avro long holds
 
 
@@ -328,8 +329,8 @@ def _set_limits(command: c.SetLimits, rules: Rules) -> None:
 
 
 def _publish_schema(command: c.PublishSchema, rules: Rules) -> None:
-    word(command.name, "name", rules.id_bytes_max)
-    text(command.schema_json, "schema_json", rules.content_bytes_max)
+    word(command.name, "name", SCHEMA_NAME_BYTES_MAX)
+    text(command.schema_json, "schema_json", SCHEMA_BYTES_MAX)
     if not isinstance(command.fingerprint, bytes) or len(command.fingerprint) != 8:
         raise InvalidInput("fingerprint", shape(command.fingerprint), "must be 8 bytes")
     if command.tenant != "":
