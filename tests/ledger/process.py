@@ -18,12 +18,14 @@ from session_ledger.domain.errors import SessionLedgerError
 from session_ledger.domain.results import Result
 from session_ledger.ledger.ledger import Ledger
 
+_printing = threading.Lock()
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def tell(**fields: object) -> None:
     """Print a line."""
-    print(json.dumps(fields), flush=True)
+    with _printing:
+        print(json.dumps(fields), flush=True)
 
 
 def own(ledger: Ledger, argument: str) -> None:
@@ -98,8 +100,10 @@ def line(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def lines(process: subprocess.Popen[str], timeout_s: float = 60) -> list[dict[str, Any]]:
     """All that it printed until it ended, a last line that was cut off left out."""
-    out, _ = process.communicate(timeout=timeout_s)
-    return [json.loads(text) for text in out.splitlines(keepends=True) if text.endswith("\n")]
+    assert process.stdout is not None  # `communicate` would leave out what `line` has read ahead
+    found = [json.loads(text) for text in process.stdout.read().splitlines(keepends=True) if text.endswith("\n")]
+    process.wait(timeout_s)
+    return found
 
 
 if __name__ == "__main__":
