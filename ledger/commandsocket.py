@@ -99,7 +99,9 @@ class CommandServer:
             connection = _Connection(accepted, self._handle, self._connections.discard)
             with self._lock:
                 self._connections.add(connection)
-            connection.start()
+                connection.start()
+                if self._closed:  # between accepting and this, so that it was not hung up
+                    connection.stop_reading()
 
     def _handle(self, asked: Command | str, answer: Callable[[wire.Answered], None]) -> None:
         if isinstance(asked, Command):
