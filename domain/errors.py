@@ -41,6 +41,13 @@ class CommandTooOld(SessionLedgerError):
     code = "command_too_old"
 
 
+class CommandTooEarly(SessionLedgerError):
+    """The command id is dated ahead of the ledger's clock, and as many such ids of the user as are kept are known."""
+
+    code = "command_too_early"
+    retriable = True
+
+
 class CommandIdReused(SessionLedgerError):
     """The command id was used before with another body."""
 
