@@ -5,6 +5,7 @@ What counts for a user is resolved piece by piece: the user's own setting, the p
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,7 +13,7 @@ from decimal import Decimal
 from session_ledger.domain.account import Account
 from session_ledger.domain.commands import Prepared, PublishSchema, SetLimits
 from session_ledger.domain.decision import Decision
-from session_ledger.domain.errors import LogCorrupt, SessionLedgerError
+from session_ledger.domain.errors import InvalidInput, LogCorrupt, SessionLedgerError
 from session_ledger.domain.events import Event, LimitsSet, QuotaDefault, SchemaPublished, TenantEvent
 from session_ledger.domain.remembered import Remembered, recall, remember
 from session_ledger.domain.results import Recorded
@@ -122,6 +123,8 @@ class ControlState:
     tenants: dict[str, TenantState] = field(default_factory=dict)
     schemas: dict[bytes, str] = field(default_factory=dict)
     """Fingerprint to name."""
+    schema_digests: dict[bytes, bytes] = field(default_factory=dict)
+    """Fingerprint to BLAKE2b of the text, 16 bytes."""
     position: int = 0
 
     def settings_of(self, tenant: str) -> TenantSettings:
@@ -146,7 +149,11 @@ def decide_control(state: ControlState, prepared: Prepared, now: int, new_id: Ca
         return Decision([], repeat=repeat)
     head = (new_id(), command.tenant, "", tenant.version + 1, now, prepared.command_id, prepared.digest)
     if isinstance(command, PublishSchema):
-        if command.fingerprint in state.schemas:
+        known = state.schemas.get(command.fingerprint)
+        if known is not None:
+            if (known, state.schema_digests[command.fingerprint]) != (command.name, _digest(command.schema_json)):
+                seen = f"{command.fingerprint.hex()}, which is published with another name or text"
+                return Decision([], InvalidInput("fingerprint", seen, "must be the text's own"))
             return Decision([], result=Recorded())
         return Decision([SchemaPublished(*head, command.name, command.fingerprint, command.schema_json)])
     if isinstance(command, SetLimits):
@@ -183,9 +190,14 @@ def evolve_control(state: ControlState, event: Event, position: int) -> None:
         tenant.settings = _with(tenant.settings, event)
     elif isinstance(event, SchemaPublished):
         state.schemas[event.fingerprint] = event.name
+        state.schema_digests[event.fingerprint] = _digest(event.schema_json)
     if event.command_id is not None:
         remember(tenant.commands, event.command_id, event.command_digest or b"", event.recorded_at, position)
     state.position = position
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _with(settings: TenantSettings, event: LimitsSet) -> TenantSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -11,7 +12,7 @@ from session_ledger.domain.account import Account
 from session_ledger.domain.answers import result_of
 from session_ledger.domain.control import DEFAULTS, ControlState, Limits, TenantSettings, decide_control, evolve_control
 from session_ledger.domain.decide import Decision
-from session_ledger.domain.errors import CommandIdReused, LogCorrupt
+from session_ledger.domain.errors import CommandIdReused, InvalidInput, LogCorrupt
 from session_ledger.domain.events import LimitsSet, QuotaDefault, SchemaPublished
 from session_ledger.domain.results import Recorded
 from tests.domain.world import DAY, START, Ids, World
@@ -141,6 +142,17 @@ def test_a_schema_is_published_once() -> None:
     assert control.state.knows_schema(b"f" * 8)
     again = control.run(command)
     assert ([], Recorded()) == (again.events, again.result)
+
+
+@pytest.mark.parametrize("change", [{"name": "y"}, {"schema_json": "{ }"}])
+def test_a_published_fingerprint_takes_no_other_schema(change: dict[str, str]) -> None:
+    """Another name or text under it is refused, not taken for the one that is known."""
+    control = Control()
+    command = c.PublishSchema(tenant="", name="x", fingerprint=b"f" * 8, schema_json="{}")
+    control.run(command)
+    refused = control.run(replace(command, **change))  # type: ignore[arg-type]
+    assert isinstance(refused.error, InvalidInput)
+    assert [] == refused.events
 
 
 def test_control_commands_are_idempotent() -> None:

@@ -69,7 +69,7 @@ def test_a_pool_survives_the_state_file() -> None:
 def test_the_control_state_survives_likewise() -> None:
     """Tenants, plans and quotas."""
     settings = TenantSettings(Limits(quotas=QUOTAS), {"pro": Limits(max_sessions=3)})
-    state = ControlState({"acme": TenantState(2, settings)}, {b"f" * 8: "name"}, 7)
+    state = ControlState({"acme": TenantState(2, settings)}, {b"f" * 8: "name"}, {b"f" * 8: b"d" * 16}, 7)
     assert state == msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=ControlState)
 
 
