@@ -103,6 +103,7 @@ def _refuse(
     retry_after_ms = None if fits_at is None else -((now - fits_at) // 1000)  # rounded up
     if retry_after_ms is None:
         error = QuotaExceeded(f"{resource}: {amount} is over the limit of {limit} itself; ask for less")
+        error.retriable = False
     else:
         error = QuotaExceeded(
             f"{resource}: {amount} does not fit, {used} of {limit} are used; try again in {retry_after_ms / 1000} s"

@@ -13,7 +13,8 @@ class SessionLedgerError(Exception):
     """Root of the tree. `code` is stable across versions; `command_id` is set where a retry should reuse it."""
 
     code: ClassVar[str] = "error"
-    retriable: ClassVar[bool] = False
+    retriable: bool = False
+    """Of the class; an instance may say otherwise (a quota's limit that the amount alone is over)."""
     command_id: str | None = None
     retry_after_s: float | None = None
     """Seconds after which a retry can succeed, where that is known."""
@@ -89,7 +90,10 @@ class TooManyImports(SessionLedgerError):
 
 
 class QuotaExceeded(SessionLedgerError):
-    """The amount does not fit into the window. `retry_after_s` says when it will (None: it is over the limit)."""
+    """The amount does not fit into the window. `retry_after_s` says when it will.
+
+    None, and not retriable: the amount is over the limit itself.
+    """
 
     code = "quota_exceeded"
     retriable = True

@@ -109,11 +109,15 @@ def test_what_exceeds_the_limit_is_refused_with_the_time_when_it_fits() -> None:
 
 
 def test_more_than_the_limit_never_fits() -> None:
-    """QuotaExceeded without a time to retry at."""
+    """QuotaExceeded without a time to retry at, and not retriable: unlike one that only waits for the window."""
     world = World(SETTINGS)
     error = consume(world, 101).error
     assert isinstance(error, QuotaExceeded)
-    assert error.retry_after_s is None
+    assert (None, False) == (error.retry_after_s, error.retriable)
+    consume(world, 100).ok()
+    waits = consume(world, 1).error
+    assert waits is not None
+    assert waits.retriable
     assert status(world, 101).retry_after_ms is None
 
 
