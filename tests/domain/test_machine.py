@@ -13,7 +13,7 @@ from session_ledger.domain import commands as c
 from session_ledger.domain.control import Limits, TenantSettings
 from session_ledger.domain.errors import CommandTooOld, QuotaExceeded
 from session_ledger.domain.events import SessionCreated
-from session_ledger.domain.ids import derived_session_id, slot_of_user
+from session_ledger.domain.ids import derived_session_id, slot_of_id, slot_of_user
 from session_ledger.domain.results import Result
 from tests.domain.judge import Judge
 from tests.domain.world import HOUR, MINUTE, SECOND, START, Outcome, World
@@ -161,6 +161,20 @@ class LedgerMachine(RuleBasedStateMachine):
         capabilities = tuple(sorted(skills))
         self.run(c.RegisterAgent(tenant=tenant, agent_type="writer", capabilities=capabilities, agent_id=agent_id))
         self.agents.append((tenant, agent_id))
+
+    @rule(tenant=st.sampled_from(TENANTS), index=INDEX, session=st.booleans())
+    def register_again(self, tenant: str, index: int, session: bool) -> None:
+        """Under the id of a session or of an agent, whoever's: no stream gets two beginnings."""
+        agent_id = self.session(index, False)[2] if session else self.agents[-1 - index % len(self.agents)][1]
+        self.run(c.RegisterAgent(tenant=tenant, agent_type="writer", agent_id=agent_id))
+
+    @rule(who=WHO, index=INDEX)
+    def import_again(self, who: tuple[str, str], index: int) -> None:
+        """Under the id of a session that is there already, where its owner's slot lets it through."""
+        session_id = self.session(index, False)[2]
+        if slot_of_id(session_id) == slot_of_user(*who):
+            messages = (c.ImportedMessage("user", "again"),)
+            self.run(c.ImportSession(tenant=who[0], user=who[1], session_id=session_id, messages=messages))
 
     @rule(index=INDEX, stranger=RARELY, skills=st.sets(st.sampled_from("ab"), max_size=1))
     def acquire(self, index: int, stranger: bool, skills: set[str]) -> None:
