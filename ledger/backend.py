@@ -23,6 +23,7 @@ from session_ledger.domain.commands import (
     SetLimits,
     UserCommand,
 )
+from session_ledger.domain.decision import EXPIRIES_MAX
 from session_ledger.domain.errors import InvalidInput, LedgerClosed, NotOwner, SessionLedgerError
 from session_ledger.domain.ids import new_id, slot_of_id, slot_of_user
 from session_ledger.domain.results import Result, SessionsExpired
@@ -141,12 +142,15 @@ class Shards:
             folds = shard.folds
             assert isinstance(folds, PartitionFolds)
             due = shard.call(partial(folds.due_accounts, self._clock()))
-            for first in range(0, len(due), SWEEP_COMMANDS):
-                for outcome in self._sweep(shard, due[first : first + SWEEP_COMMANDS]):
+            while due:
+                users, due = due[:SWEEP_COMMANDS], due[SWEEP_COMMANDS:]
+                for user, outcome in zip(users, self._sweep(shard, users), strict=True):
                     if isinstance(outcome, BaseException):
                         failed.append(outcome)
                     elif isinstance(outcome, SessionsExpired) and outcome.session_ids:
                         expired.append(outcome)
+                        if len(outcome.session_ids) >= EXPIRIES_MAX:
+                            due.append(user)  # one decision expires so many at most
         if failed:
             _logger.warning("%d of the users that were due could not be swept; the others were", len(failed))
             raise failed[0]
@@ -154,17 +158,14 @@ class Shards:
 
     def _sweep(self, shard: Shard, users: list[AccountKey]) -> list[Outcome]:
         """Expire what is due of some users. The ledger's own command: no key, no digest, nothing to validate."""
-        answers: list[FutureAnswer] = []
-        outcomes: list[Outcome] = []
-        for tenant, user in users:
+        answers = [FutureAnswer() for _ in users]
+        for (tenant, user), answer in zip(users, answers, strict=True):
             prepared = Prepared(ExpireSessions(tenant=tenant, user=user), new_id(self._clock()), b"")
-            answer = FutureAnswer()
             try:
                 shard.submit(Pending(prepared, (), EVENT_OVERHEAD_BYTES, EVENT_OVERHEAD_BYTES, answer))
-                answers.append(answer)
             except SessionLedgerError as error:
-                outcomes.append(error)
-        return outcomes + [answer.future.exception() or answer.future.result() for answer in answers]
+                answer.settle(error)
+        return [answer.future.exception() or answer.future.result() for answer in answers]
 
     def close(self, timeout_s: float) -> int:
         if self._closed or os.getpid() != self._pid:

@@ -62,6 +62,7 @@ def encode_answer(number: int, asked: str, outcome: Answered) -> bytes:
     fields: dict[str, Any] = {"code": code, "text": str(outcome)}
     if isinstance(outcome, SessionLedgerError):
         fields |= {"command_id": outcome.command_id, "retry_after_s": outcome.retry_after_s}
+        fields["retriable"] = outcome.retriable  # of this error: its class may say otherwise
     if isinstance(outcome, InvalidInput):
         fields |= {"field": outcome.field, "seen": outcome.seen, "rule": outcome.rule}
     return _framed(number, ERROR, _encode(fields))
@@ -103,6 +104,7 @@ def _error(fields: dict[str, Any]) -> SessionLedgerError:
         error = cls(fields["text"])
     error.command_id = fields.get("command_id")
     error.retry_after_s = fields.get("retry_after_s")
+    error.retriable = fields.get("retriable", cls.retriable)
     return error
 
 

@@ -82,7 +82,7 @@ class SealingKey(DataKey):
         self.durable = durable
         self.used = False
         self._key = key
-        self._aes = AESGCM(key)
+        self._aes: AESGCM | None = None  # 2.5 kB each: many keys only digest, as most users' account keys do
         self._digest_key: bytes | None = None
         self._nonce = nonce
         self._places = places
@@ -98,7 +98,7 @@ class SealingKey(DataKey):
             raise KeyExhausted(f"data key {format_id(self.key_id)} has sealed 2^32 times; it must be rotated")
         nonce = self._nonce()
         associated = b"".join((self.scope_bytes, self._places[event_type, field], self._tail, event_id))
-        return FORMAT_SEALED + nonce + self._aes.encrypt(nonce, plaintext, associated)
+        return FORMAT_SEALED + nonce + (self._aes or self._cipher()).encrypt(nonce, plaintext, associated)
 
     def open(self, event_id: bytes, event_type: str, field: str, sealed: bytes) -> bytes:
         """The plaintext. Raises ContentUnreadable where key, place or bytes are wrong."""
@@ -110,10 +110,14 @@ class SealingKey(DataKey):
             raise self._unreadable(field, f"it has {len(sealed)} bytes, the shortest ciphertext {SEALED_BYTES_MIN}")
         associated = b"".join((self.scope_bytes, self._places[event_type, field], self._tail, event_id))
         try:
-            return self._aes.decrypt(sealed[1:_NONCE_END], sealed[_NONCE_END:], associated)
+            return (self._aes or self._cipher()).decrypt(sealed[1:_NONCE_END], sealed[_NONCE_END:], associated)
         except InvalidTag:
             reason = "it is damaged, or was sealed by another key or for another event, field or owner"
             raise self._unreadable(field, reason) from None
+
+    def _cipher(self) -> AESGCM:
+        self._aes = cipher = AESGCM(self._key)
+        return cipher
 
     def digest(self, body: bytes) -> bytes:
         """The keyed digest of a command's body, 16 bytes."""

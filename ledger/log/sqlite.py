@@ -145,7 +145,8 @@ def claim(directory: Path, name: str, take_over: bool) -> Writer:
         )
         if not locks[before % 2].try_acquire() and not take_over:
             raise owned
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own default is 0644
+        if not path.exists():  # closing a file drops the locks that SQLite connections of this process have on it
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own default is 0644
         connection = open_for_writing(path)
         try:
             begin_between_appends(connection)
