@@ -10,7 +10,7 @@ goes. Hence, whatever other clocks say:
 
 - No command runs twice.
 - The last `ENTRIES_KEPT` settled commands are always known, so of a user with n commands a second a repeat is answered
-  for `ENTRIES_KEPT` / n seconds (ten minutes up to some 5 a second, 30 s at 100, 3 s at 1,000); then it is refused.
+  for `ENTRIES_KEPT` / n seconds (ten minutes up to some 2 a second, 15 s at 100, 1.5 s at 1,000); then it is refused.
 - A new id is refused for want of room only if `ENTRIES_KEPT` other commands of the user settled since the id's time.
   So a client may be late, or its clock behind, by as long as above; an id made now by a correct clock always runs.
 - Nor does what is dated in the present millisecond go, so that a new id never is among what went.
@@ -27,9 +27,9 @@ from session_ledger.domain.ids import format_id
 
 WINDOW_US = 600_000_000  # ten minutes: longer than any client keeps retrying
 FUTURE_US = 60_000_000  # how far a caller's clock may be ahead of the writer's
-ENTRIES_MAX = 4096  # a user; some 700 kB
-ENTRIES_KEPT = 3072  # after dropping some for want of room, so that looking for them is rare
-AHEAD_MAX = 4096  # ids dated ahead of the ledger's clock, besides
+ENTRIES_MAX = 2048  # a user; some 350 kB
+ENTRIES_KEPT = 1536  # after dropping some for want of room, so that looking for them is rare
+AHEAD_MAX = 2048  # ids dated ahead of the ledger's clock, besides
 PRUNE_FROM = 32  # entries below which looking for old ones is not worth it
 DIGEST_BYTES = 16  # of a command's body
 _TIME_BYTES = 6  # what a UUIDv7 starts with: its time, milliseconds since the epoch

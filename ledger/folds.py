@@ -114,6 +114,7 @@ class PartitionFolds:
         self._writing: dict[AccountKey, None] = {}  # the cycle's rows still to write
         self._cycle: int | None = None  # the position that the cycle will cover
         self._covered = 0
+        self._maintained = 0
         self._last_batch_id = b""
         self._begun: dict[
             bytes, bytes
@@ -241,7 +242,7 @@ class PartitionFolds:
             self._file.reset(self._log_id)
             covered = 0
         last = self._log.read(covered - 1, 1) if covered else []
-        self._covered = self.position = covered
+        self._covered = self._maintained = self.position = covered
         self._last_batch_id = last[0].batch_id if last else b""
         self.recorded_at = self._decode(last[0]).recorded_at if last else 0
         self._agents_position, self._agents = self._file.agents()
@@ -298,8 +299,10 @@ class PartitionFolds:
                 return
             self._cycle = self.position
             self._writing, self._dirty = self._dirty, {}
+        step = max(CHECKPOINT_ROWS, self.position - self._maintained)  # as fast as events come in, or it never ends
+        self._maintained = self.position
         rows = []
-        for key in list(islice(self._writing, CHECKPOINT_ROWS)):
+        for key in list(islice(self._writing, step)):
             del self._writing[key]
             account = self._young.get(key) or self._old.get(key)
             if account is not None:  # else it has left memory, and was written then
