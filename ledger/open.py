@@ -77,9 +77,12 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
 
 
 def open_envelope(
-    directory: Path | None, ledger_name: str, settings: Settings, *, readonly: bool = False
+    directory: Path | None, ledger_name: str, settings: Settings, *, readonly: bool = False, recorded: bool = False
 ) -> tuple[Envelope, Callable[[], None]]:
-    """(the envelope, what closes it). `encryption` "none": nothing is sealed; in memory: the keys are there too."""
+    """(the envelope, what closes it). `encryption` "none": nothing is sealed; in memory: the keys are there too.
+
+    `recorded`: the log holds events already, so their vault must be there. Raises Misconfigured, KeyUnavailable.
+    """
     if settings.encryption == "none":
         envelope: Envelope = NoEnvelope()
         return envelope, envelope.close
@@ -88,7 +91,13 @@ def open_envelope(
         envelope = VaultEnvelope(ledger_name, MemoryVault(), in_memory)
         return envelope, envelope.close
     path = settings.keyring or directory / "keyring.json"
-    vault = SQLiteVault(directory / "vault.db", readonly=readonly)
+    kept = directory / "vault.db"
+    if recorded and not kept.exists():
+        raise Misconfigured(
+            f"the ledger {ledger_name} holds events, but the vault of their keys, {kept}, is not there: bring it back, "
+            'or name the directory that it is in; for a ledger that seals nothing, say encryption = "none"'
+        )
+    vault = SQLiteVault(kept, readonly=readonly)
     try:
         must_exist = readonly or not vault.empty()
         keyring = Keyring.open(path) if must_exist else Keyring.open_or_create(path)
@@ -139,7 +148,8 @@ def open_ledger(
 
 def _own(log: Log, directory: Path | None, settings: Settings, clock_us: Callable[[], int]) -> Shards:
     codec = codec_of(log)
-    envelope, close_envelope = open_envelope(directory, log.name, settings)
+    recorded = any(partition.end() for partition in log.partitions)
+    envelope, close_envelope = open_envelope(directory, log.name, settings, recorded=recorded)
     closing: list[Callable[[], None]] = [close_envelope]
     started: list[Shard] = []
     try:

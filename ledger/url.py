@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,12 +63,18 @@ def _kafka(url: str, rest: str) -> LedgerUrl:
     replication = options.get("replication")
     return LedgerUrl(
         "kafka",
-        Path(options.get("replica") or f"session-ledger-{name}"),
+        Path(options["replica"]) if options.get("replica") else default_replica(name),
         bootstrap,
         name,
         partitions,
         None if replication is None else _number(url, replication, "replication"),
     )
+
+
+def default_replica(name: str) -> Path:
+    """Where a Kafka ledger's local files are unless `replica` says otherwise: the same for every working directory."""
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "session-ledger" / name
 
 
 def _number(url: str, text: str, option: str) -> int:

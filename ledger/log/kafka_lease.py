@@ -116,7 +116,8 @@ class OwnerLease:
         others = [m for m in self._group.members() if self._joined is None or m.member_id != self._joined.member_id]
         who = ", ".join(f"{member.client_id} at {member.host.lstrip('/')}" for member in others) or "another process"
         return NotOwner(
-            f"the ledger {self._ledger} is owned by {who}: send the command there, wait until it ends, or take over"
+            f"the ledger {self._ledger} is owned by {who}: send the command there, wait until it ends, or take over; "
+            "where that process was killed, its place is free within some ten seconds"
         )
 
     def release(self) -> None:

@@ -24,6 +24,7 @@ from session_ledger.domain.events import QuotaRefused
 from session_ledger.domain.ids import new_slotted_id, slot_of_user
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.shard import Shard
+from session_ledger.ledger.url import parse_url
 from session_ledger.ledger.wire import decode_request
 from tests.ledger.support import events, shards_of
 from tests.ledger.test_faults import Faults
@@ -186,3 +187,30 @@ def test_an_agent_is_registered_in_a_partition_that_is_there() -> None:
         with pytest.raises(InvalidInput):
             ledger.register_agent("t", "helper", partition=9)
         assert ledger.register_agent("t", "helper").agent_id
+
+
+@pytest.mark.parametrize("lost", ["vault.db", "keyring.json"])
+def test_a_ledger_whose_keys_are_not_there_is_not_written(tmp_path: Path, lost: str) -> None:
+    """No new vault or keyring is made for a log with events: half of it would be sealed by keys kept elsewhere."""
+    url = f"sqlite:{tmp_path / 'ledger'}"
+    with Ledger.open(url) as ledger:
+        ledger.create_session("t", "u", title="title")
+        before = ledger.positions()
+    kept = {path.name: path for path in (tmp_path / "ledger").iterdir() if path.name.startswith(lost)}
+    for path in kept.values():
+        path.rename(tmp_path / path.name)
+    with pytest.raises(Misconfigured, match=lost):
+        Ledger.open(url)
+    assert not (tmp_path / "ledger" / lost).exists()
+    for name, path in kept.items():
+        (tmp_path / name).rename(path)
+    with Ledger.open(url) as ledger:
+        assert before == ledger.positions()
+
+
+def test_the_local_files_of_a_kafka_ledger_do_not_depend_on_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `replica` they stand in the user's data directory."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert tmp_path / "session-ledger" / "support" == parse_url("kafka://127.0.0.1:9092/support").directory

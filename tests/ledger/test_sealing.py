@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,11 +205,12 @@ def test_a_keyring_that_is_not_there_stops_before_anything_is_written(
 
 
 def test_a_session_whose_key_is_lost_takes_no_more(sqlite_url: str, directory: Path) -> None:
-    """Without its vault a live session's messages are refused with KeyUnavailable; new sessions go on."""
+    """Without its key a live session's messages are refused with KeyUnavailable; new sessions go on."""
     with Ledger.open(sqlite_url) as ledger:
         session = ledger.create_session("t", "u").session_id
-    for path in directory.glob("vault.db*"):
-        path.unlink()
+    with sqlite3.connect(directory / "vault.db") as vault:
+        vault.execute("DELETE FROM keys")
+    vault.close()
     with Ledger.open(sqlite_url) as ledger:
         with pytest.raises(KeyUnavailable):
             ledger.add_message("t", "u", session, role="user", content="hi")

@@ -8,7 +8,7 @@ import pytest
 
 from session_ledger.domain.errors import Misconfigured
 from session_ledger.ledger.ledger import Ledger
-from session_ledger.ledger.url import LedgerUrl, parse_url
+from session_ledger.ledger.url import LedgerUrl, default_replica, parse_url
 
 PARSED = {
     "memory:": LedgerUrl("memory", None),
@@ -16,10 +16,10 @@ PARSED = {
     "sqlite:./a/b c": LedgerUrl("sqlite", Path("a/b c")),
     "sqlite:/abs": LedgerUrl("sqlite", Path("/abs")),
     "sqlite:///abs": LedgerUrl("sqlite", Path("/abs")),
-    "kafka://h:9092/n": LedgerUrl("kafka", Path("session-ledger-n"), "h:9092", "n", 8),
-    "kafka://a:1,b:2/n.x-y_z?partitions=1": LedgerUrl("kafka", Path("session-ledger-n.x-y_z"), "a:1,b:2", "n.x-y_z", 1),
+    "kafka://h:9092/n": LedgerUrl("kafka", default_replica("n"), "h:9092", "n", 8),
+    "kafka://a:1,b:2/n.x-y_z?partitions=1": LedgerUrl("kafka", default_replica("n.x-y_z"), "a:1,b:2", "n.x-y_z", 1),
     "kafka://h:9/n?replica=/r%20s&replication=3": LedgerUrl("kafka", Path("/r s"), "h:9", "n", 8, 3),
-    "kafka://[::1]:9092/n?partitions=4096": LedgerUrl("kafka", Path("session-ledger-n"), "[::1]:9092", "n", 4096),
+    "kafka://[::1]:9092/n?partitions=4096": LedgerUrl("kafka", default_replica("n"), "[::1]:9092", "n", 4096),
 }
 
 REFUSED = [
