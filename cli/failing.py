@@ -5,13 +5,23 @@
 
 from __future__ import annotations
 
+import re
+
 from session_ledger.domain import errors as e
 
 DONE, FINDINGS, USAGE, COULD_NOT_RUN = 0, 1, 2, 3
 INTERRUPTED = 130  # what shells give for SIGINT
 
+
+class UnusableUrl(e.Misconfigured):
+    """The URL on the command line (or of the settings) is none, or names a file: a mistake of usage."""
+
+
 _EXIT: tuple[tuple[type[e.SessionLedgerError], int], ...] = (
     (e.InvalidInput, USAGE),
+    (UnusableUrl, USAGE),
+    (e.CommandTooEarly, FINDINGS),
+    (e.TooManyImports, FINDINGS),
     (e.CommandTooOld, FINDINGS),
     (e.CommandIdReused, FINDINGS),
     (e.SessionNotFound, FINDINGS),
@@ -33,22 +43,48 @@ _EXIT: tuple[tuple[type[e.SessionLedgerError], int], ...] = (
 """Everything else of the tree could not run."""
 
 _ADVICE: tuple[tuple[type[e.SessionLedgerError], str], ...] = (
-    (e.InvalidInput, "Nothing was recorded: correct the value and try again."),
+    (e.InvalidInput, "Correct the value and try again."),
     (e.SessionNotFound, "`session-ledger sessions list` shows the sessions of a tenant or user."),
-    (e.SessionNotActive, "Start another one: `session-ledger sessions create`."),
+    (e.SessionNotActive, "`session-ledger sessions create` begins one."),
     (e.SessionLimitReached, "End a session first, or raise the limit: `session-ledger limits set --user`."),
     (e.QuotaNotSet, "Set one: `session-ledger quota set`, or a default: `session-ledger limits set --quota`."),
     (e.AgentTypeUnknown, "Register an instance in the session's partition: `session-ledger agents register`."),
     (e.NoAgentAvailable, "Try again later, or register another instance: `session-ledger agents register`."),
     (e.AgentNotFound, "`session-ledger agents list` shows the instances of a tenant."),
     (e.AgentBusy, "Release it first, or add --force."),
-    (e.NotOwner, "Nothing was recorded."),
     (e.ProjectionOutdated, "Run `session-ledger rebuild`."),
-    (e.ProjectionForeign, "The views can be thrown away: they are made from the log alone."),
+    (e.ProjectionForeign, "Run `session-ledger rebuild`: the views are made from the log alone."),
+    (e.ProjectionDamaged, "Run `session-ledger rebuild`: the views are made from the log alone."),
     (e.LogTooNew, "Use the version of session-ledger that wrote it, or a newer one."),
     (e.LogCorrupt, "The log is not what the ledger wrote; `session-ledger verify` reports all that it finds."),
     (e.KeyUnavailable, "The keyring and the vault stand beside the log unless set otherwise (SESSION_LEDGER_KEYRING)."),
 )
+
+_OPTIONS = {
+    field: f"--{option}"
+    for field, option in {
+        "idle_timeout_ms": "idle-timeout",
+        "idle_timeout_s": "idle-timeout",
+        "website_idle_timeout_ms": "website-idle-timeout",
+        "website_idle_timeout_s": "website-idle-timeout",
+        "ttl_ms": "ttl",
+        "ttl_s": "ttl",
+        "sensitive_ttl_ms": "sensitive-ttl",
+        "sensitive_ttl_s": "sensitive-ttl",
+        "period_ms": "period",
+        "period_s": "period",
+        "quotas, a period_ms": "quota",
+        "latency_ms": "latency-ms",
+        "audio_duration_ms": "audio-duration-ms",
+        "limit_policy": "policy",
+        "max_sessions": "max-sessions",
+        "alert_threshold_percent": "alert-threshold",
+        "command_id": "command-id",
+    }.items()
+}
+"""Fields of commands by the name of the option that sets them."""
+_PLAIN = ("--latency-ms", "--audio-duration-ms")  # numbers of milliseconds, typed as such
+_NUMBER = re.compile(r"-?\b\d+(?:\.\d+)?\b")
 
 
 def exit_code_of(error: e.SessionLedgerError) -> int:
@@ -58,10 +94,8 @@ def exit_code_of(error: e.SessionLedgerError) -> int:
 
 def message_of(error: e.SessionLedgerError) -> str:
     """What happened, to what, and what to do; one line, or two."""
-    text = str(error).rstrip(".") + "."
+    text = text_of(error).rstrip(".") + "."
     advice = next((advice for cls, advice in _ADVICE if isinstance(error, cls)), "")
-    if advice.startswith("Nothing was recorded") and "nothing was recorded" in text:
-        advice = advice.partition(": ")[2].capitalize()
     if error.retry_after_s is not None:
         advice = f"It fits again in {error.retry_after_s:.1f} s. {advice}".rstrip()
     if isinstance(error, e.OutcomeUnknown) and error.command_id is not None:
@@ -69,9 +103,28 @@ def message_of(error: e.SessionLedgerError) -> str:
     return f"{text}\n{advice}" if advice else text
 
 
+def text_of(error: e.SessionLedgerError) -> str:
+    """The error's text; a field that breaks a rule by the name of its option, durations as they are typed."""
+    if not isinstance(error, e.InvalidInput) or error.field not in _OPTIONS:
+        return str(error)
+    option, seen, rule = _OPTIONS[error.field], error.seen, error.rule.replace(" or None", "")
+    if error.field.endswith(("_ms", "_s")) and option not in _PLAIN:
+        unit = 1000 if error.field.endswith("_ms") else 1
+        seen, rule = (_NUMBER.sub(lambda found: _typed(float(found[0]) / unit), text) for text in (seen, rule))
+    return f"{option}: {seen}; {rule}"
+
+
+def _typed(seconds: float) -> str:
+    """A duration as options take it, such as 8h."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{int(seconds // size)}{unit}"
+    return f"{seconds * 1000:g}ms" if 0 < seconds < 1 else f"{seconds:g}s"
+
+
 def document_of(error: e.SessionLedgerError) -> dict[str, object]:
     """The error for machines."""
-    found: dict[str, object] = {"code": error.code, "message": str(error), "retriable": error.retriable}
+    found: dict[str, object] = {"code": error.code, "message": text_of(error), "retriable": error.retriable}
     found["command_id"] = error.command_id
     found["retry_after_s"] = error.retry_after_s
     if isinstance(error, e.InvalidInput):

@@ -67,27 +67,87 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
 
 
 def rebuild(url: Url = None, as_json: AsJson = False) -> None:
-    """Throw the views away and make them again from the log; readers see the old ones until the new are complete."""
+    """Throw the views away and make them again from the log; readers see the old ones until the new are complete.
+
+    Damaged views, or those of another log, are deleted first.
+    """
     import time
 
     from session_ledger.cli.opening import acknowledged, settings, url_of
-    from session_ledger.cli.output import say, write_json
+    from session_ledger.cli.output import clean, say, warn, write_json
     from session_ledger.consumers.views import Views
+    from session_ledger.consumers.wiring import delete_store
+    from session_ledger.domain.errors import ProjectionDamaged, ProjectionForeign
+    from session_ledger.ledger.url import parse_url
 
     place = url_of(url)
     to = acknowledged(place)
+
+    def build() -> tuple[int, dict[int, int]]:
+        with (
+            Views.open(place, settings=settings()) as views,
+            _counting("records folded", _records(views), as_json) as on_progress,
+        ):
+            records = views.projector.rebuild(to, on_progress=on_progress)
+            return records, views.projector.positions()
+
     started = time.perf_counter()
-    with (
-        Views.open(place, settings=settings()) as views,
-        _counting("records folded", _records(views), as_json) as on_progress,
-    ):
-        records = views.projector.rebuild(to, on_progress=on_progress)
-        positions = views.projector.positions()
+    try:
+        records, positions = build()
+    except (ProjectionDamaged, ProjectionForeign) as error:
+        directory = parse_url(place).directory
+        if directory is None:
+            raise
+        delete_store(directory)
+        warn(f"the views were deleted, and with them what was set aside by `quarantine`: {clean(error)}")
+        records, positions = build()
     seconds = time.perf_counter() - started
     if as_json:
         write_json({"records": records, "seconds": round(seconds, 3), "positions": positions})
     else:
         say(f"{records:,} records folded in {seconds:.1f} s ({records / seconds:,.0f} a second)")
+
+
+def quarantine(
+    partition: Annotated[int, typer.Argument(metavar="PARTITION", help="Its number; -1: the control log.")],
+    position: Annotated[int, typer.Argument(metavar="POSITION", help="Of the record that stops it; `lag` names it.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the record.")],
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Step over a record that can not be read and stops a partition, on purpose; the log is not changed.
+
+    The record is kept in the views, counted by `lag` and reported by `verify` for ever. Restore the log from a backup
+    instead, where there is one.
+    """
+    from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import clean, say, write_json
+    from session_ledger.consumers.tail import PartitionStopped
+    from session_ledger.consumers.views import Views
+    from session_ledger.domain.errors import InvalidInput
+
+    with Views.open(url_of(url), settings=settings()) as views:
+        with suppress(PartitionStopped):
+            views.refresh()
+        stop = views.projector.stopped.get(partition)
+        if stop is None or stop.position != position:
+            stands = "is not stopped" if stop is None else f"is stopped at position {stop.position}"
+            raise InvalidInput(
+                "POSITION", f"partition {partition} {stands}", "must be that of the record that stops it"
+            )
+        views.projector.quarantine(partition, position, reason)
+        with suppress(PartitionStopped):
+            views.refresh()
+        next_stop = views.projector.stopped.get(partition)
+        at = views.projector.position(partition)
+    if as_json:
+        document: dict[str, object] = {"partition": partition, "position": position, "reason": reason}
+        write_json({**document, "views_at": at, "stopped": None if next_stop is None else str(next_stop)})
+    else:
+        say(f"partition {partition}, position {position} is stepped over; the views are at {at:,}")
+        if next_stop is not None:
+            say(clean(next_stop))
+    raise typer.Exit(0 if next_stop is None else 1)
 
 
 def lag(url: Url = None, as_json: AsJson = False) -> None:

@@ -14,7 +14,7 @@ from session_ledger.cli.demo import demo
 from session_ledger.cli.exporting import export_chats
 from session_ledger.cli.failing import (
     COULD_NOT_RUN,
-    FINDINGS,
+    DONE,
     INTERRUPTED,
     USAGE,
     document_of,
@@ -31,7 +31,7 @@ _ClickException = typer.BadParameter.__mro__[2]
 app = typer.Typer(
     name="session-ledger",
     help="An append-only ledger for AI-agent sessions: every action is a fact, everything else a projection.",
-    epilog="Exit codes: 0 done, 1 findings, refusals or failed items, 2 usage, 3 could not run.",
+    epilog="Exit codes: 0 done, 1 findings, refusals or failed items, 2 usage, 3 could not run, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -72,6 +72,7 @@ app.command(rich_help_panel=_LOOK)(tail)
 app.command(rich_help_panel=_LOOK)(ledger_state.stats)
 app.command(rich_help_panel=_LOOK)(ledger_state.verify)
 app.command(rich_help_panel=_LOOK)(ledger_state.rebuild)
+app.command(rich_help_panel=_LOOK, context_settings={"ignore_unknown_options": True})(ledger_state.quarantine)
 app.command(rich_help_panel=_LOOK)(ledger_state.lag)
 app.command(rich_help_panel=_LOOK)(ledger_state.position)
 
@@ -96,9 +97,15 @@ def run(arguments: list[str]) -> int:
         return _failed("interrupted", _document("interrupted", "interrupted"), INTERRUPTED, as_json)
     except BrokenPipeError:
         _drop_stdout()
-        return FINDINGS  # not everything was delivered
+        return DONE  # the reader, such as `head`, had enough
+    except SystemExit as error:  # what click makes of a closed pipe
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _drop_stdout()
+        return DONE
     except OSError as error:
-        text = f"{error.strerror or error}: {error.filename or 'the operating system refused'}"
+        text = f"{error.filename or 'the operating system'}: {error.strerror or error}"
+        text += "; see that it is there, that this user may use it and that the disk has room"
         return _failed(text, _document("os_error", text), COULD_NOT_RUN, as_json)
     except Exception as error:  # noqa: BLE001 - usage, or a defect of ours: both are told
         if not isinstance(error, _ClickException):

@@ -34,17 +34,44 @@ def settings() -> Settings:
 
 
 def url_of(url: str | None) -> str:
-    """The URL that a command works on: the one given, else that of the settings."""
-    if url is not None:
-        return url
-    return settings().url
+    """The URL that a command works on: the one given, else that of the settings. Raises UnusableUrl."""
+    from session_ledger.cli.failing import UnusableUrl
+    from session_ledger.domain.errors import Misconfigured
+    from session_ledger.ledger.url import parse_url
+
+    text = settings().url if url is None else url
+    try:
+        place = parse_url(text)
+    except Misconfigured as error:
+        raise UnusableUrl(str(error)) from error
+    directory = place.directory
+    if directory is not None and directory.exists() and not directory.is_dir():
+        instead = f"name the directory that it lies in, sqlite:{directory.parent}, or another one"
+        raise UnusableUrl(f"{directory} is a file, and a ledger is a directory: {instead}")
+    return text
 
 
-def open_ledger(url: str | None, take_over: bool = False) -> Ledger:
-    """For commands: this process becomes the owner, or sends them to the one that is."""
+def open_ledger(url: str | None, take_over: bool = False, *, create: bool = False) -> Ledger:
+    """For commands: this process becomes the owner, or sends them to the one that is.
+
+    `create`: where there is no ledger, make one; otherwise LogUnavailable, and nothing is made.
+    """
     from session_ledger.ledger.ledger import Ledger
 
-    return Ledger.open(url_of(url), settings=settings(), take_over=take_over)
+    place, chosen = url_of(url), settings()
+    if not create:
+        _must_exist(place, chosen)
+    return Ledger.open(place, settings=chosen, take_over=take_over)
+
+
+def _must_exist(url: str, chosen: Settings) -> None:
+    """Raises LogUnavailable where there is no ledger, before opening one as its owner would make it."""
+    from session_ledger.ledger.open import open_log
+    from session_ledger.ledger.url import parse_url
+
+    place = parse_url(url)
+    if place.scheme != "memory":
+        open_log(place, chosen, write=False).close()
 
 
 def open_views(url: str | None) -> Views:
@@ -79,12 +106,19 @@ def open_reader(url: str) -> Iterator[tuple[Log, Codec]]:
 def acknowledged(url: str) -> dict[int, int] | None:
     """Partition to the position up to which everything is acknowledged, where only the owner knows (Kafka).
 
-    None: a reader of the log sees the end itself.
+    None: a reader goes by the log's own end, because it sees it (SQLite), or because the owner can not be asked, which
+    is told on stderr. Raises LogUnavailable where there is no ledger; none is made.
     """
+    from session_ledger.cli.output import clean, warn
+    from session_ledger.domain.errors import ClockUnreliable, NotOwner, OutcomeUnknown
     from session_ledger.ledger.url import parse_url
 
     if parse_url(url).scheme != "kafka":
         return None
-    with open_ledger(url) as ledger:
-        *partitions, control = ledger.positions()
+    try:
+        with open_ledger(url) as ledger:
+            *partitions, control = ledger.positions()
+    except (NotOwner, OutcomeUnknown, ClockUnreliable) as error:
+        warn(f"as of what the log shows: its owner could not be asked ({clean(error)})")
+        return None
     return dict(enumerate(partitions)) | {-1: control}

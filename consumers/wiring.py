@@ -29,3 +29,9 @@ def open_store(log: Log, directory: Path | None) -> Store:
     if directory is None:
         return Store.temporary(log_id=log.log_id, projections=projections)
     return Store(directory / VIEWS_FILE, log_id=log.log_id, projections=projections)
+
+
+def delete_store(directory: Path) -> None:
+    """Delete the views in the directory, damaged or not: `open_store` makes them, and they fill from the log."""
+    for suffix in ("-wal", "-shm", ""):
+        (directory / f"{VIEWS_FILE}{suffix}").unlink(missing_ok=True)

@@ -265,6 +265,12 @@ class Misconfigured(SessionLedgerError):
     code = "misconfigured"
 
 
+class ProjectionDamaged(Misconfigured):
+    """The file of views is damaged, or is none: rebuild them from the log."""
+
+    code = "projection_damaged"
+
+
 class ProjectionConflict(SessionLedgerError):
     """Another projector moved the position; this batch was rolled back whole."""
 

@@ -23,6 +23,7 @@ from session_ledger.domain.errors import (
     LogCorrupt,
     Misconfigured,
     ProjectionConflict,
+    ProjectionDamaged,
     ProjectionForeign,
     ProjectionOutdated,
 )
@@ -80,9 +81,9 @@ class Store:
             self._db = self._connect(read_only=False)
             self._prepare()
         except (sqlite3.Error, OSError) as error:
-            raise Misconfigured(
+            raise _unusable(error)(
                 f"{self.path} can not be opened as a file of views: {error}; "
-                "where it is one and damaged, delete it: it is made again from the log"
+                "where it is one and damaged, rebuild it or delete it: it is made again from the log"
             ) from error
 
     @classmethod
@@ -297,9 +298,9 @@ class Store:
         except sqlite3.DatabaseError as error:
             if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
                 raise
-            raise Misconfigured(
+            raise _unusable(error)(
                 f"the views in {self.path} can not be used: {error}; "
-                "where the file is damaged, delete it: it is made again from the log"
+                "where the file is damaged, rebuild it or delete it: it is made again from the log"
             ) from error
 
     @contextlib.contextmanager
@@ -332,6 +333,14 @@ class Store:
     def _meta(db: sqlite3.Connection, key: str) -> str | None:
         row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
+
+
+def _unusable(error: Exception) -> type[Misconfigured]:
+    """ProjectionDamaged for a file that is damaged or none of SQLite's, Misconfigured for a full disk and the like."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    missing = code == sqlite3.SQLITE_ERROR and "no such" in str(error)  # a table or column
+    damaged = missing or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return ProjectionDamaged if damaged else Misconfigured
 
 
 def digest(material: bytes) -> bytes:

@@ -89,6 +89,34 @@ def test_verify_finds_a_damaged_log(busy: Shell) -> None:
     assert 4 in {finding["position"] for finding in ran.json["findings"]}
 
 
+def test_damaged_views_say_rebuild_and_a_rebuild_mends_them(busy: Shell) -> None:
+    """Whatever stands in the file, and whatever pages of it: exit code 3 until then."""
+    assert 0 == busy("stats").code
+    path = busy.directory / "views.db"
+    whole = path.read_bytes()
+    for damaged in (b"no database at all " * 500, whole[:4096] + b"\xa5" * (len(whole) - 4096)):
+        path.write_bytes(damaged)
+        ran = busy("sessions", "list")
+        assert 3 == ran.code
+        assert "session-ledger rebuild" in ran.err
+        rebuilt = busy("rebuild", "--json")
+        assert (0, True) == (rebuilt.code, rebuilt.json["records"] > 0)
+        assert 0 == busy("verify").code
+
+
+def test_a_record_that_stops_a_partition_can_be_stepped_over(busy: Shell) -> None:
+    """On purpose, by its position alone; verify goes on reporting it."""
+    _damage(busy, "log.db", "UPDATE {table} SET value = x'c301' WHERE position = 5")
+    assert 1 == busy("stats").code
+    assert 2 == busy("quarantine", "0", "4", "--reason", "wrong").code
+    assert 2 == busy("quarantine", "-1", "1", "--reason", "wrong").code
+    ran = busy("quarantine", "0", "5", "--reason", "a bad disk", "--json")
+    assert (0, None) == (ran.code, ran.json["stopped"])
+    assert 0 == busy("stats").code
+    assert "a bad disk" in busy("verify").out
+    assert 1 == busy("verify").code
+
+
 def test_lag_and_position_say_how_far_the_views_are(busy: Shell) -> None:
     """`lag` folds nothing; a read does."""
     _, before = busy("lag", "--json").json["partitions"]
