@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from session_ledger.ledger.ledger import Ledger
 
+OWNED_S = 5.0  # how often a service makes sure that it still owns the ledger
 WAKE_S = 0.5  # how soon a stop is noticed where the platform does not wake a waiting thread
 
 
@@ -26,8 +28,8 @@ def serve(
 ) -> None:
     """Own the ledger and answer the commands of other processes on this machine, until SIGINT or SIGTERM.
 
-    Stopping serves what is queued first. With --json: one line when it serves, one a sweep that found something, one
-    at the end.
+    Stopping serves what is queued first. Who is taken over from notices within seconds, and ends (exit code 3).
+    With --json: one line when it serves, one a sweep that found something, one at the end.
     """
     from session_ledger.cli.opening import open_ledger
     from session_ledger.cli.output import clean, say, write_json
@@ -38,12 +40,12 @@ def serve(
 
     every = seconds_of(expire_every, "--expire-every") or 0.0
     with until_stopped() as stop:
-        with open_ledger(url, take_over) as ledger:
+        with open_ledger(url, take_over, create=True) as ledger:
             quiet_collector()
             if not ledger.is_owner:
                 raise NotOwner(f"another process serves {ledger.url} already: stop it first, or add --take-over")
             _say_serving(ledger, as_json)
-            _sweep_until(stop, ledger, every, as_json)
+            _sweep_until(stop, ledger, every, as_json, check=True)
             positions = ledger.positions()
         if as_json:
             write_json({"stopped": ledger.url, "positions": _by_partition(positions)})
@@ -78,14 +80,33 @@ def expire(
         _sweep_until(stop, ledger, seconds, as_json)
 
 
-def _sweep_until(stop: threading.Event, ledger: Ledger, every_s: float, as_json: bool) -> None:
+def _sweep_until(stop: threading.Event, ledger: Ledger, every_s: float, as_json: bool, *, check: bool = False) -> None:
+    """Sweep every so often (0: never). `check`: raises NotOwner within seconds of being taken over from."""
     import time
 
-    due = time.monotonic() + every_s
+    due, check_at = time.monotonic() + every_s, time.monotonic() + OWNED_S
     while not stop.wait(WAKE_S if every_s == 0 else max(0.0, min(WAKE_S, due - time.monotonic()))):
+        if check and time.monotonic() >= check_at:
+            _going_on(ledger.positions)
+            check_at = time.monotonic() + OWNED_S
         if every_s and time.monotonic() >= due:
-            _sweep(ledger, as_json, quiet=True)
+            _going_on(lambda: _sweep(ledger, as_json, quiet=True))
             due = time.monotonic() + every_s
+
+
+def _going_on(act: Callable[[], object]) -> None:
+    """Do it; what may succeed the next time, such as with a broker that is away, is told, and is no reason to end."""
+    from session_ledger.cli.output import clean, warn
+    from session_ledger.domain.errors import NotOwner, SessionLedgerError
+
+    try:
+        act()
+    except NotOwner:
+        raise
+    except SessionLedgerError as error:
+        if not error.retriable:
+            raise
+        warn(f"session-ledger: {clean(error)}; it goes on")
 
 
 def _sweep(ledger: Ledger, as_json: bool, *, quiet: bool) -> None:

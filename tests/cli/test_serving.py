@@ -71,6 +71,19 @@ def test_a_stopped_service_can_be_taken_over(shell: Shell) -> None:
     assert 0 == shell("verify").code
 
 
+def test_a_service_that_was_taken_over_from_notices_by_itself(shell: Shell) -> None:
+    """Without a command or a sweep: exit code 3 within seconds, and no word of everything being served."""
+    with shell.started("serve", "--expire-every", "0") as service:
+        assert service.stdout is not None
+        assert service.stdout.readline().startswith(b"serving ")
+        assert 0 == shell("sessions", "create", "-U", "bob", "--take-over").code
+        out, err = service.communicate(timeout=30)
+        assert 3 == service.returncode
+        assert b"everything taken was served" not in out
+        assert err.startswith(b"session-ledger: ")
+        assert b"Traceback" not in err
+
+
 def test_a_service_sweeps(shell: Shell) -> None:
     """--expire-every records what has timed out, without anybody asking."""
     with shell.started("serve", "--json", "--expire-every", "50ms") as service:
