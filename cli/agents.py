@@ -34,7 +34,7 @@ def register(
     from session_ledger.cli.answering import answer
     from session_ledger.cli.opening import open_ledger
 
-    with open_ledger(url, take_over) as ledger:
+    with open_ledger(url, take_over, create=True) as ledger:
         result = ledger.register_agent(
             tenant, agent_type, capabilities=capabilities or (), partition=partition, command_id=command_id
         )
@@ -88,7 +88,7 @@ def release(
 @app.command()
 def retire(
     agent: AgentId,
-    reason: Annotated[str, typer.Option(metavar="WORD")] = "retired",
+    reason: Annotated[str, typer.Option(metavar="WORD", help="Why, such as retired or broken.")] = "retired",
     force: Annotated[bool, typer.Option("--force", help="Although a session holds it: the lease ends first.")] = False,
     tenant: Tenant = DEFAULT_TENANT,
     command_id: CommandId = None,
@@ -107,7 +107,9 @@ def retire(
 
 @app.command("list")
 def list_agents(
-    agent_type: Annotated[str | None, typer.Option("--type", metavar="TYPE", show_default=False)] = None,
+    agent_type: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", show_default=False, help="Only this type.")
+    ] = None,
     retired: Annotated[bool, typer.Option("--retired", help="Those that were taken out, too.")] = False,
     tenant: Tenant = DEFAULT_TENANT,
     limit: Limit = 100,

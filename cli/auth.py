@@ -16,8 +16,12 @@ def failed(
     user: User,
     method: Annotated[str, typer.Option(metavar="WORD", help="access_token, password, api_key, or another.")],
     reason: Annotated[str, typer.Option(metavar="WORD", help="bad_credential, expired, unknown_user, or another.")],
-    session: Annotated[str | None, typer.Option(metavar="SESSION", show_default=False)] = None,
-    ip_address: Annotated[str | None, typer.Option(metavar="ADDRESS", show_default=False)] = None,
+    session: Annotated[
+        str | None, typer.Option(metavar="SESSION", show_default=False, help="For which session.")
+    ] = None,
+    ip_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", show_default=False, help="From where; sealed.")
+    ] = None,
     tenant: Tenant = DEFAULT_TENANT,
     occurred_at: OccurredAt = None,
     command_id: CommandId = None,

@@ -94,7 +94,7 @@ def _run(
     from session_ledger.ledger.collector import quiet_collector
 
     rules = settings().rules
-    with open_ledger(url, take_over) as ledger:
+    with open_ledger(url, take_over, create=True) as ledger:
         quiet_collector()
         importer = Importer(
             ledger,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Set and show limits of a tenant, of its plans and of its users.")
 
 Plan = Annotated[str | None, typer.Option(metavar="NAME", show_default=False)]
-Period = Annotated[str | None, typer.Option(metavar="TIME", show_default=False)]
 
 
 @app.command("set")
@@ -33,10 +32,18 @@ def set_limits(
     policy: Annotated[
         str | None, typer.Option(metavar="WORD", show_default=False, help="At the limit: evict or refuse.")
     ] = None,
-    idle_timeout: Period = None,
-    website_idle_timeout: Period = None,
-    ttl: Period = None,
-    sensitive_ttl: Period = None,
+    idle_timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", show_default=False, help="Without activity, such as 30m.")
+    ] = None,
+    website_idle_timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", show_default=False, help="The same, of website sessions.")
+    ] = None,
+    ttl: Annotated[
+        str | None, typer.Option(metavar="TIME", show_default=False, help="The longest that a session may live.")
+    ] = None,
+    sensitive_ttl: Annotated[
+        str | None, typer.Option(metavar="TIME", show_default=False, help="The same, of sensitive sessions.")
+    ] = None,
     alert_threshold: Annotated[
         int | None, typer.Option(metavar="PERCENT", show_default=False, help="Usage from which a fact is recorded.")
     ] = None,
@@ -67,7 +74,22 @@ def set_limits(
         "sensitive_ttl_s": seconds_of(sensitive_ttl, "--sensitive-ttl"),
     }
     quotas = quotas_of(quota)
-    with open_ledger(url, take_over) as ledger:
+    given: dict[str, object] = {
+        "--max-sessions": max_sessions,
+        "--policy": policy,
+        "--idle-timeout": idle_timeout,
+        "--website-idle-timeout": website_idle_timeout,
+        "--ttl": ttl,
+        "--sensitive-ttl": sensitive_ttl,
+        "--alert-threshold": alert_threshold,
+        "--quota": quota,
+    }
+    if user is not None:
+        given = {"--plan": plan, "--max-sessions": max_sessions, "--policy": policy}
+    unset = [option for option, value in given.items() if not value]
+    if len(unset) == len(given):
+        raise InvalidInput("limits", "no option that sets one", f"name one or more of {', '.join(given)}")
+    with open_ledger(url, take_over, create=True) as ledger:
         if user is not None:
             result = ledger.set_user_limits(
                 tenant, user, max_sessions=max_sessions, limit_policy=policy, plan=plan, command_id=command_id
@@ -84,7 +106,8 @@ def set_limits(
                 **seconds,
             )
     of = f"user {user}" if user is not None else f"plan {plan}" if plan is not None else f"tenant {tenant}"
-    answer(result, f"limits of {of} set", as_json)
+    rest = f"; as a whole: {', '.join(unset)} {'are' if len(unset) > 1 else 'is'} not set there (any more)"
+    answer(result, f"limits of {of} set{rest if unset else ''}", as_json)
 
 
 @app.command()
@@ -107,10 +130,28 @@ def show(user: AnyUser = None, tenant: Tenant = DEFAULT_TENANT, url: Url = None,
     of = f"user {user}{f' on plan {account.plan}' if account.plan else ''}" if user is not None else f"tenant {tenant}"
     fields([("counting for", of), *map(_pair, counting.items())])
     sets = [("tenant", settings.own), *((f"plan {name}", limits) for name, limits in sorted(settings.plans.items()))]
+    single = [(of, name, value) for of, one in sets for name, value in _own(one)]
+    if single:
+        say()
+        table(("set for", "limit", "value"), single)
     quotas = [(of, name, limit, duration(ms / 1000)) for of, one in sets for name, (limit, ms) in one.quotas.items()]
     if quotas:
         say()
         table(("default quota of", "resource", "limit>", "period>"), quotas)
+
+
+def _own(limits: Limits) -> list[tuple[str, object]]:
+    """What is set there, quotas apart, by the names of the options."""
+    from session_ledger.cli.output import duration
+
+    found: list[tuple[str, object]] = []
+    for field in dataclasses.fields(limits):
+        name, value = field.name, getattr(limits, field.name)
+        if name == "quotas" or value is None:
+            continue
+        shown = duration(value / 1000) if name.endswith("_ms") else f"{value} %" if name.endswith("percent") else value
+        found.append((name.removesuffix("_ms").removesuffix("_percent").replace("_", " "), shown))
+    return found
 
 
 def _pair(item: tuple[str, object]) -> tuple[str, object]:

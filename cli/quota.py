@@ -10,18 +10,22 @@ from session_ledger.cli.options import DEFAULT_TENANT, AsJson, CommandId, TakeOv
 
 app = typer.Typer(no_args_is_help=True, help="Set, consume, check, release and report quotas.")
 
+_NEGATIVE = {"ignore_unknown_options": True}  # -3 is no option but an amount, which is then told to be none
+
 Resource = Annotated[str, typer.Argument(metavar="RESOURCE", help="api_calls, tokens, storage_mb, or another.")]
 Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="0 or more, at most six decimals.")]
 
 
-@app.command("set")
+@app.command("set", context_settings=_NEGATIVE)
 def set_quota(
     resource: Resource,
     limit: Annotated[
         str, typer.Argument(metavar="LIMIT", help="The most in any window; `none` removes the user's own quota.")
     ],
     user: User,
-    period: Annotated[str, typer.Option(metavar="TIME", help="The window's length.")] = "24h",
+    period: Annotated[
+        str, typer.Option(metavar="TIME", help="The window's length: seconds, or with a unit as in 30s, 15m, 8h, 7d.")
+    ] = "24h",
     tenant: Tenant = DEFAULT_TENANT,
     command_id: CommandId = None,
     url: Url = None,
@@ -31,18 +35,23 @@ def set_quota(
     """Set a user's own quota; it goes before the plan's and the tenant's."""
     from session_ledger.cli.answering import answer
     from session_ledger.cli.opening import open_ledger
+    from session_ledger.cli.output import duration
     from session_ledger.cli.values import seconds_of
 
     seconds = seconds_of(period, "--period")
     assert seconds is not None
     own = None if limit == "none" else limit
-    with open_ledger(url, take_over) as ledger:
+    with open_ledger(url, take_over, create=True) as ledger:
         result = ledger.set_quota(tenant, user, resource, own, seconds, command_id=command_id)
-    did = f"quota of {resource} removed" if own is None else f"quota of {resource} set to {limit} in any {period}"
+    did = (
+        f"quota of {resource} removed"
+        if own is None
+        else f"quota of {resource} set to {limit} in any {duration(seconds)}"
+    )
     answer(result, f"{user}: {did}", as_json)
 
 
-@app.command()
+@app.command(context_settings=_NEGATIVE)
 def consume(
     resource: Resource,
     user: User,
@@ -70,7 +79,7 @@ def consume(
     answer(result, sentence, as_json)
 
 
-@app.command()
+@app.command(context_settings=_NEGATIVE)
 def check(
     resource: Resource,
     user: User,
@@ -95,7 +104,7 @@ def check(
     raise typer.Exit(0 if result.allowed else 1)
 
 
-@app.command()
+@app.command(context_settings=_NEGATIVE)
 def release(
     reservation: Annotated[str, typer.Argument(metavar="RESERVATION", help="What `consume --reserve` answered.")],
     user: User,

@@ -24,7 +24,7 @@ from session_ledger.cli.options import (
 app = typer.Typer(no_args_is_help=True, help="Create, message, list, show, change and end sessions.")
 
 SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
-Title = Annotated[str | None, typer.Option(metavar="TEXT", show_default=False)]
+Title = Annotated[str | None, typer.Option(metavar="TEXT", show_default=False, help="For people.")]
 Context = Annotated[
     str | None, typer.Option(metavar="JSON", show_default=False, help="What the session begins from, any JSON.")
 ]
@@ -40,7 +40,9 @@ def create(
     kind: Annotated[str, typer.Option(metavar="KIND", help="standard, website or sensitive.")] = "standard",
     channel: Annotated[str, typer.Option(metavar="NAME", help="text, voice, phone or api.")] = "text",
     domain: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="The website's.")] = None,
-    ip_address: Annotated[str | None, typer.Option(metavar="ADDRESS", show_default=False)] = None,
+    ip_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", show_default=False, help="The client's; sealed.")
+    ] = None,
     idle_timeout: Annotated[
         str | None, typer.Option(metavar="TIME", show_default=False, help="Such as 30m. Default: the tenant's.")
     ] = None,
@@ -62,7 +64,7 @@ def create(
     from session_ledger.cli.opening import open_ledger
     from session_ledger.cli.values import json_of, metadata_of, seconds_of, time_of
 
-    with open_ledger(url, take_over) as ledger:
+    with open_ledger(url, take_over, create=True) as ledger:
         result = ledger.create_session(
             tenant,
             user,
@@ -95,12 +97,24 @@ def message(
     parts: Annotated[
         str | None, typer.Option(metavar="JSON", show_default=False, help="A list: tool calls and other parts.")
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", show_default=False)] = None,
-    tokens_in: Annotated[int | None, typer.Option(metavar="N", show_default=False)] = None,
-    tokens_out: Annotated[int | None, typer.Option(metavar="N", show_default=False)] = None,
-    latency_ms: Annotated[int | None, typer.Option(metavar="MS", show_default=False)] = None,
-    audio_url: Annotated[str | None, typer.Option(metavar="URL", show_default=False)] = None,
-    audio_duration_ms: Annotated[int | None, typer.Option(metavar="MS", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="The model that said it.")
+    ] = None,
+    tokens_in: Annotated[
+        int | None, typer.Option(metavar="N", show_default=False, help="Tokens that the model read.")
+    ] = None,
+    tokens_out: Annotated[
+        int | None, typer.Option(metavar="N", show_default=False, help="Tokens that the model wrote.")
+    ] = None,
+    latency_ms: Annotated[
+        int | None, typer.Option(metavar="MS", show_default=False, help="How long the answer took.")
+    ] = None,
+    audio_url: Annotated[
+        str | None, typer.Option(metavar="URL", show_default=False, help="Where the recording lies; sealed.")
+    ] = None,
+    audio_duration_ms: Annotated[
+        int | None, typer.Option(metavar="MS", show_default=False, help="How long it is.")
+    ] = None,
     metadata: Metadata = None,
     occurred_at: OccurredAt = None,
     command_id: CommandId = None,
@@ -175,7 +189,7 @@ def end(
     tenant: Tenant = DEFAULT_TENANT,
     reason: Annotated[str, typer.Option(metavar="WORD", help="user, admin, completed, or a word of yours.")] = "user",
     ended_by: Annotated[str, typer.Option("--by", metavar="WHO", help="user, admin or system.")] = "user",
-    note: Annotated[str | None, typer.Option(metavar="TEXT", show_default=False)] = None,
+    note: Annotated[str | None, typer.Option(metavar="TEXT", show_default=False, help="Why, in words; sealed.")] = None,
     occurred_at: OccurredAt = None,
     command_id: CommandId = None,
     url: Url = None,
@@ -209,7 +223,9 @@ def error(
     error_type: Annotated[str, typer.Option("--type", metavar="NAME", help="How, such as timeout.")],
     user: User,
     tenant: Tenant = DEFAULT_TENANT,
-    text: Annotated[str | None, typer.Option("--message", metavar="TEXT", show_default=False)] = None,
+    text: Annotated[
+        str | None, typer.Option("--message", metavar="TEXT", show_default=False, help="What it said; sealed.")
+    ] = None,
     severity: Annotated[str, typer.Option(metavar="LEVEL", help="warning, error or critical.")] = "error",
     agent: Annotated[str | None, typer.Option(metavar="AGENT", show_default=False, help="The instance's id.")] = None,
     occurred_at: OccurredAt = None,

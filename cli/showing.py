@@ -100,7 +100,7 @@ def show_agents(page: Page[AgentView], as_json: bool) -> None:
         write_json({"agents": page.items, "next": page.next})
         return
     if not page.items:
-        say("no agents; register one: session-ledger agents register --type TYPE")
+        say("no agents; register one: session-ledger agents register TYPE")
         return
     rows = [(a.agent_id, a.agent_type, a.status, a.leases, a.partition, a.capabilities) for a in page.items]
     table(("agent", "type", "status", "leases>", "partition>", "capabilities"), rows)
