@@ -31,7 +31,10 @@ def bench(
 
     from session_ledger.cli.bench_writes import CONTENT_CHARACTERS, Measured, bare_sqlite, ledger_writes
     from session_ledger.cli.output import progress, say, table, write_json
+    from session_ledger.domain.errors import InvalidInput
 
+    if directory is not None and not Path(directory).is_dir():
+        raise InvalidInput("--dir", f"{directory!r}, which is no directory", "must be one that is there")
     with (
         tempfile.TemporaryDirectory(prefix="session-ledger-bench-", dir=directory or ".") as place,
         progress(quiet=as_json) as bar,

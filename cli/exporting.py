@@ -41,11 +41,15 @@ def export_chats(
     written on stdout, where the lines do not go there themselves.
     """
     from session_ledger.cli.opening import open_views
-    from session_ledger.cli.output import progress, say, warn, write_json
+    from session_ledger.cli.output import clean, progress, say, warn, write_json
     from session_ledger.domain.errors import InvalidInput
 
     if session is not None and user is None:
         raise InvalidInput("--session", "without --user", "every session is looked up by tenant and user")
+    if output != "-" and not Path(output).parent.is_dir():
+        raise InvalidInput("--output", f"{output!r}, whose directory does not exist", "make the directory first")
+    if output != "-" and Path(output).is_dir():
+        raise InvalidInput("--output", f"{output!r}, which is a directory", "name a file")
     sessions = messages = 0
     failures: list[dict[str, str]] = []
     with open_views(url) as views, _opened(output) as out, progress(quiet=as_json) as bar:
@@ -60,11 +64,14 @@ def export_chats(
                 continue
             out.write(_line(view, history).encode())
             sessions, messages = sessions + 1, messages + len(history)
-    summary = f"{sessions:,} sessions with {messages:,} messages exported, {len(failures):,} could not be read"
+    to = "" if output == "-" else f" to {output}"
+    summary = f"{sessions:,} sessions with {messages:,} messages exported{to}"
+    if failures:
+        summary += f"; {len(failures):,} sessions could not be read"
     if as_json and output != "-":
         write_json({"sessions": sessions, "messages": messages, "failures": failures, "file": output})
     elif output != "-":
-        say(f"{summary} to {output}")
+        say(clean(summary))
     elif not as_json:
         warn(summary)
     raise typer.Exit(1 if failures else 0)
@@ -131,6 +138,8 @@ def _opened(output: str) -> Iterator[BinaryIO]:
         with open(descriptor, "wb") as out:
             yield out
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(beside):
+            error.filename, error.filename2 = output, None
         raise

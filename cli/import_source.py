@@ -20,6 +20,8 @@ from session_ledger.domain.errors import InvalidInput
 
 LINE_BYTES_MAX = 64 * 1024 * 1024  # some 60 times the largest message; a line is held in memory whole
 CHUNK_BYTES = 1024 * 1024
+LOOK_BYTES = 1024  # at the start of a file
+NULS_OF_NO_TEXT = 4  # in them; a single one may be damage of one line
 STDIN = "-"
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -70,6 +72,11 @@ class Source:
         stream: Buffered = self._raw
         if _starts_with(stream, _GZIP):
             stream = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=stream)), CHUNK_BYTES)
+        if stream.peek(LOOK_BYTES)[:LOOK_BYTES].count(0) >= NULS_OF_NO_TEXT:
+            seen = "a file that is no text (it has NUL bytes)"
+            return iter(
+                [Line(1, b"", InvalidInput("line", seen, "must be JSON in UTF-8, a chat a line, plain or gzip"))]
+            )
         number, first = 1, stream.readline(CHUNK_BYTES).removeprefix(_BOM)
         while first.isspace():
             number, first = number + 1, stream.readline(CHUNK_BYTES)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from session_ledger.cli.failing import INTERRUPTED, exit_code_of
+from session_ledger.cli.failing import COULD_NOT_RUN, INTERRUPTED, exit_code_of
 from session_ledger.cli.options import DEFAULT_TENANT, AsJson, TakeOver, Url
 from session_ledger.domain.errors import InvalidInput, SessionLedgerError
 
 if TYPE_CHECKING:
     from session_ledger.cli.import_run import Failure, Importer, Summary
+
+TOLD_MAX = 20  # lines that failed, by name
 
 
 def import_chats(
@@ -63,17 +66,30 @@ def import_chats(
         raise InvalidInput(
             "--source", f"one name for {len(files)} files", "must name one file's lines: import them one by one"
         )
-    missing = next((file for file in files if file != "-" and not Path(file).exists()), None)
-    if missing is not None:
-        raise InvalidInput("FILE", f"{missing!r}, which does not exist", "must be a file that can be read, or -")
+    for file in files:
+        _must_be_readable(file)
     started = time.perf_counter()
     summary, stopped_by = _run(files, tenant, user, source, form, strict, url, take_over, as_json)
     _report(summary, time.perf_counter() - started, as_json, stopped_by)
     if stopped_by is None:
         raise typer.Exit(1 if summary.failed else 0)
-    if not as_json:
-        raise stopped_by
-    raise typer.Exit(exit_code_of(stopped_by) if isinstance(stopped_by, SessionLedgerError) else INTERRUPTED)
+    if isinstance(stopped_by, SessionLedgerError):
+        raise typer.Exit(exit_code_of(stopped_by))
+    raise typer.Exit(COULD_NOT_RUN if isinstance(stopped_by, OSError) else INTERRUPTED)
+
+
+def _must_be_readable(file: str) -> None:
+    """Before anything is recorded. Raises InvalidInput."""
+    path = Path(file)
+    if file == "-":
+        return
+    if path.is_dir():
+        raise InvalidInput("FILE", f"{file!r}, which is a directory", "name its files, such as DIR/*.jsonl")
+    problem = (
+        "does not exist" if not path.exists() else "this user may not read" if not os.access(path, os.R_OK) else ""
+    )
+    if problem:  # asked, not opened: what is opened and closed may be a pipe
+        raise InvalidInput("FILE", f"{file!r}, which {problem}", "must be a file that can be read, or -")
 
 
 def _run(
@@ -104,13 +120,13 @@ def _run(
             user=user,
             form=form,
             strict=strict,
-            on_failure=_tell,
+            on_failure=_Teller(),
         )
         try:
             _each(files, source, importer, as_json)
         except StrictStop:
             _drain(importer)
-        except (SessionLedgerError, KeyboardInterrupt) as error:
+        except (SessionLedgerError, OSError, KeyboardInterrupt) as error:
             return importer.summary, error
     return importer.summary, None
 
@@ -148,10 +164,27 @@ def _drain(importer: Importer) -> None:
             continue
 
 
-def _tell(failure: Failure) -> None:
-    from session_ledger.cli.output import clean, warn
+class _Teller:
+    """Names each line that failed on stderr, up to a number; the summary counts all."""
 
-    warn(f"{clean(failure.file)}:{failure.line}: {clean(failure.reason)}")
+    def __init__(self) -> None:
+        self._told = 0
+
+    def __call__(self, failure: Failure) -> None:
+        """One line."""
+        from session_ledger.cli.output import clean, warn
+
+        self._told += 1
+        if self._told <= TOLD_MAX:
+            warn(f"{clean(failure.file)}:{failure.line}: {clean(failure.reason)}")
+
+
+def _text_of(stopped_by: BaseException) -> str:
+    from session_ledger.cli.failing import text_of
+
+    if isinstance(stopped_by, SessionLedgerError):
+        return text_of(stopped_by)
+    return str(stopped_by) if isinstance(stopped_by, OSError) else "interrupted"
 
 
 def _report(summary: Summary, seconds: float, as_json: bool, stopped_by: BaseException | None) -> None:
@@ -160,13 +193,18 @@ def _report(summary: Summary, seconds: float, as_json: bool, stopped_by: BaseExc
     from session_ledger.cli.failing import document_of
     from session_ledger.cli.output import clean, say, warn, write_json
 
+    if summary.failed > TOLD_MAX:
+        warn(f"... and {summary.failed - TOLD_MAX:,} more lines that failed; --json lists up to 1,000")
+    if stopped_by is not None:
+        warn(f"session-ledger: {clean(_text_of(stopped_by))}")
     if as_json:
         document = asdict(summary)
         document["failures_not_listed"] = summary.failed - len(summary.failures)
         document["seconds"] = round(seconds, 3)
         if isinstance(stopped_by, SessionLedgerError):
             document |= document_of(stopped_by)
-            warn(clean(stopped_by))
+        elif isinstance(stopped_by, OSError):
+            document["error"] = {"code": "os_error", "message": str(stopped_by), "retriable": False}
         elif stopped_by is not None:
             document["error"] = {"code": "interrupted", "message": "interrupted", "retriable": True}
         write_json(document)

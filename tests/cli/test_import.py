@@ -212,3 +212,36 @@ def test_the_report_says_how_fast_it_was(shell: Shell, tmp_path: Path) -> None:
         r"1 sessions with 2 messages added, 0 already there, 0 failed; 1 lines in [\d.]+ s \([\d,]+ messages/s\)\n",
         ran.out,
     )
+
+
+def test_what_can_not_be_read_is_told_before_anything_is_recorded(shell: Shell, tmp_path: Path) -> None:
+    """A directory among the files: exit code 2, and no ledger is made for those before it."""
+    (tmp_path / "a.jsonl").write_bytes(jsonl(chat("x")))
+    ran = shell("import", tmp_path / "a.jsonl", tmp_path)
+    assert 2 == ran.code
+    assert "which is a directory" in ran.err
+    assert not shell.directory.exists()
+
+
+def test_many_bad_lines_are_not_all_named(shell: Shell, tmp_path: Path) -> None:
+    """Twenty, and how many more; a file that is no text is one failure."""
+    (tmp_path / "bad.jsonl").write_bytes(b"not json\n" * 50)
+    ran = shell("import", tmp_path / "bad.jsonl")
+    assert 1 == ran.code
+    assert 20 == ran.err.count("bad.jsonl:")
+    assert "... and 30 more" in ran.err
+    (tmp_path / "binary").write_bytes(bytes(range(256)) * 1000 + bytes(500))
+    (tmp_path / "text").write_bytes(jsonl(chat("x")).decode().encode("utf-16"))
+    for name in ("binary", "text"):
+        ran = shell("import", tmp_path / name, "--json")
+        assert (1, 1) == (ran.code, ran.json["failed"])
+        assert "no text" in ran.err
+
+
+def test_an_export_names_the_file_that_was_asked_for(shell: Shell, tmp_path: Path) -> None:
+    """Not the one that it is written to first."""
+    assert 0 == shell("import", "-", "--source", "x", stdin=jsonl(chat("a"))).code
+    ran = shell("export", "-o", tmp_path / "none" / "out.jsonl")
+    assert 2 == ran.code
+    assert f"'{tmp_path}/none/out.jsonl', whose directory does not exist" in ran.err
+    assert f"exported to {tmp_path}/out.jsonl" in shell("export", "-o", tmp_path / "out.jsonl").out
