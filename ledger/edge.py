@@ -24,7 +24,7 @@ from session_ledger.domain.events import (
     SessionEnded,
     SessionUpdated,
 )
-from session_ledger.domain.ids import new_id, new_slotted_id, slot_of_id, slot_of_user
+from session_ledger.domain.ids import new_id, new_slotted_id, slot_of_user
 from session_ledger.domain.validate import Rules, validate
 from session_ledger.ledger.pending import Answer, Pending
 from session_ledger.schemas.library import parse
@@ -56,14 +56,16 @@ class Edge:
         self._allow = frozenset(metadata_allow)
         self._clock = clock
         self._bytes_max = bytes_max
-        self._sealers: dict[type[c.Command], Callable[..., Made]] = {
+        self._makers: dict[type[c.Command], Callable[..., Made]] = {
             c.CreateSession: self._create_session,
             c.ImportSession: self._import_session,
-            c.AddMessage: self._add_message,
-            c.UpdateSession: self._update_session,
-            c.EndSession: self._end_session,
-            c.ReportError: self._report_error,
             c.ReportAuthenticationFailure: self._authentication_failure,
+        }
+        self._sealers: dict[type[c.Command], Callable[..., tuple[c.Sealed, int]]] = {
+            c.AddMessage: self._message,
+            c.UpdateSession: lambda key, command: self._sealed(key, SessionUpdated, command),
+            c.EndSession: lambda key, command: self._texts(key, SessionEnded, note=command.note),
+            c.ReportError: lambda key, command: self._texts(key, ErrorReported, message=command.message),
         }
 
     def prepare(self, command: c.Command, answer: Answer) -> Pending:
@@ -75,19 +77,13 @@ class Edge:
             body = _body(command)
         else:
             body = _body(replace(command, command_id=None))
-        sealer = self._sealers.get(type(command))
-        if sealer is not None:
-            prepared, keys, size = sealer(command, command_id, body)
+        maker = self._makers.get(type(command))
+        if maker is not None:
+            prepared, keys, size = maker(command, command_id, body)
         elif isinstance(command, c.SessionCommand):
-            key = self._envelope.session_key(command.tenant, command.user, command.session_id)
-            prepared = c.Prepared(command, command_id, b"" if key is None else key.digest(body))
-            keys, size = (), EVENT_OVERHEAD_BYTES
+            prepared, keys, size = self._of_session(command, command_id, body)
         else:
-            if isinstance(command, c.PublishSchema):
-                check_published(command)
-            account = self._account_key(command)
-            prepared = c.Prepared(command, command_id, account.digest(body))
-            keys, size = (account,), EVENT_OVERHEAD_BYTES + len(body)
+            prepared, keys, size = self._of_account(command, command_id, body)
         if size > self._bytes_max:
             rule = f"must fit into one append of {self._bytes_max} bytes: split it"
             raise InvalidInput(type(command).__name__, f"a command of about {size} bytes", rule)
@@ -100,14 +96,24 @@ class Edge:
         assert key is not None
         return key
 
-    # --- one method a command that carries texts --------------------------------------------------------------------
+    # --- what the kinds of commands need ------------------------------------------------------------------------------
 
-    def _add_message(self, command: c.AddMessage, command_id: bytes, body: bytes) -> Made:
+    def _of_session(self, command: c.SessionCommand, command_id: bytes, body: bytes) -> Made:
+        """Digested, and sealed where it carries texts, by its session's key; the decision says if there is none."""
         key = self._envelope.session_key(command.tenant, command.user, command.session_id)
         if key is None:
             return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
-        sealed, size = self._message(key, command)
+        sealer = self._sealers.get(type(command))
+        if sealer is None:
+            return c.Prepared(command, command_id, key.digest(body)), (), EVENT_OVERHEAD_BYTES
+        sealed, size = sealer(key, command)
         return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
+
+    def _of_account(self, command: c.Command, command_id: bytes, body: bytes) -> Made:
+        if isinstance(command, c.PublishSchema):
+            check_published(command)
+        key = self._account_key(command)
+        return c.Prepared(command, command_id, key.digest(body)), (key,), EVENT_OVERHEAD_BYTES + len(body)
 
     def _message(self, key: DataKey, message: c.AddMessage | c.ImportedMessage) -> tuple[c.Sealed, int]:
         event_id = new_id(self._clock())
@@ -140,36 +146,12 @@ class Edge:
         prepared = c.Prepared(command, command_id, account.digest(body), (sealed,), session_id, key.commitment)
         return prepared, (account, key), size
 
-    def _update_session(self, command: c.UpdateSession, command_id: bytes, body: bytes) -> Made:
-        key = self._envelope.session_key(command.tenant, command.user, command.session_id)
-        if key is None:
-            return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
-        sealed, size = self._sealed(key, SessionUpdated, command)
-        return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
-
-    def _end_session(self, command: c.EndSession, command_id: bytes, body: bytes) -> Made:
-        key = self._envelope.session_key(command.tenant, command.user, command.session_id)
-        if key is None:
-            return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
-        sealed, size = self._texts(key, SessionEnded, note=command.note)
-        return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
-
-    def _report_error(self, command: c.ReportError, command_id: bytes, body: bytes) -> Made:
-        key = self._envelope.session_key(command.tenant, command.user, command.session_id)
-        if key is None:
-            return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
-        sealed, size = self._texts(key, ErrorReported, message=command.message)
-        return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
-
     def _authentication_failure(self, command: c.ReportAuthenticationFailure, command_id: bytes, body: bytes) -> Made:
         account = self._account_key(command)
         sealed, size = self._texts(account, AuthenticationFailed, ip_address=command.ip_address)
         return c.Prepared(command, command_id, account.digest(body), (sealed,)), (account,), size
 
     def _import_session(self, command: c.ImportSession, command_id: bytes, body: bytes) -> Made:
-        if slot_of_id(command.session_id) != slot_of_user(command.tenant, command.user):
-            rule = "must carry its user's slot, as domain.ids.derived_session_id makes it"
-            raise InvalidInput("session_id", f"an id with slot {slot_of_id(command.session_id)}", rule)
         key = self._envelope.session_key(command.tenant, command.user, command.session_id, create=True)
         assert key is not None
         created, total = self._sealed(key, SessionCreated, command)
