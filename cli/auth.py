@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from session_ledger.cli.options import DEFAULT_TENANT, AsJson, CommandId, Limit, OccurredAt, TakeOver, Tenant, Url, User
+from session_ledger.cli.options import (
+    DEFAULT_TENANT,
+    AnyUser,
+    AsJson,
+    CommandId,
+    Limit,
+    OccurredAt,
+    TakeOver,
+    Tenant,
+    Url,
+    User,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Record and list failed attempts to authenticate.")
 
@@ -50,9 +61,9 @@ def failed(
 
 @app.command("list")
 def list_failures(
-    user: User, tenant: Tenant = DEFAULT_TENANT, limit: Limit = 50, url: Url = None, as_json: AsJson = False
+    user: AnyUser = None, tenant: Tenant = DEFAULT_TENANT, limit: Limit = 50, url: Url = None, as_json: AsJson = False
 ) -> None:
-    """List failed attempts, newest first."""
+    """List failed attempts of a tenant or user, newest first."""
     from session_ledger.cli.opening import open_views
     from session_ledger.cli.output import say, table, write_json
 
@@ -64,5 +75,5 @@ def list_failures(
     if not found:
         say("none is recorded")
         return
-    rows = [(f.recorded_at, f.method, f.reason, f.ip_address or f.unreadable, f.session_id) for f in found]
-    table(("at (UTC)", "method", "reason", "ip address", "session"), rows)
+    rows = [(f.recorded_at, f.user, f.method, f.reason, f.ip_address or f.unreadable, f.session_id) for f in found]
+    table(("at (UTC)", "user", "method", "reason", "ip address", "session"), rows)

@@ -289,10 +289,14 @@ class Views:
         return [error_view(row, tenant, user, self._envelope) for row in rows]
 
     def authentication_failures(
-        self, tenant: str, user: str, *, limit: int = 50, before: int | None = None, fresh: bool | None = None
+        self, tenant: str, user: str | None, *, limit: int = 50, before: int | None = None, fresh: bool | None = None
     ) -> list[AuthenticationFailureView]:
-        """Failed attempts to authenticate as the user, newest first; `before`: a position."""
-        with self._read(fresh, self.partition_of(tenant, user)) as db:
+        """Failed attempts to authenticate as the user, newest first; `before`: a position.
+
+        `user` None: as any user of the tenant, the last ones; `before` does not count then.
+        """
+        partitions = () if user is None else (self.partition_of(tenant, user),)
+        with self._read(fresh, *partitions) as db:
             rows = reading.authentication_failures(db, tenant, user, before, limited(limit, "limit"))
         return [authentication_failure_view(row, self._envelope) for row in rows]
 

@@ -99,9 +99,14 @@ def session_errors(db: sqlite3.Connection, session_id: bytes, after: int, limit:
 
 
 def authentication_failures(
-    db: sqlite3.Connection, tenant: str, user: str, before: int | None, limit: int
+    db: sqlite3.Connection, tenant: str, user: str | None, before: int | None, limit: int
 ) -> list[Row]:
-    """The user's last failed attempts to authenticate, newest first, before position `before`."""
+    """The user's last failed attempts to authenticate, newest first, before position `before`; None: the tenant's."""
+    if user is None:
+        sql = (
+            "SELECT * FROM authentication_failures WHERE tenant = ?1 ORDER BY recorded_at DESC, position DESC LIMIT ?2"
+        )
+        return _rows(db, sql, (tenant, limit)).fetchall()
     sql = (
         "SELECT * FROM authentication_failures WHERE tenant = ?1 AND user = ?2 AND position < ?3"
         " ORDER BY position DESC LIMIT ?4"

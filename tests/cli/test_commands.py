@@ -193,6 +193,10 @@ def test_failed_authentications_are_recorded_and_listed(shell: Shell) -> None:
     (failure,) = shell("auth", "list", "-U", "alice", "--json").json["authentication_failures"]
     assert ("password", "192.0.2.9") == (failure["method"], failure["ip_address"])
     assert "192.0.2.9" in shell("auth", "list", "-U", "alice").out
+    assert 0 == shell("auth", "failed", "-U", "bob", "--method", "api_key", "--reason", "expired").code
+    both = shell("auth", "list", "--json").json["authentication_failures"]
+    assert ["bob", "alice"] == [f["user"] for f in both]
+    assert [] == shell("auth", "list", "-t", "nobody", "--json").json["authentication_failures"]
 
 
 def test_a_sweep_records_what_has_timed_out(shell: Shell) -> None:
