@@ -84,6 +84,15 @@ _OPTIONS = {
 }
 """Fields of commands by the name of the option that sets them."""
 _PLAIN = ("--latency-ms", "--audio-duration-ms")  # numbers of milliseconds, typed as such
+_WORDS = (
+    ("a UUID as text, UUID or 16 bytes", "a UUID"),
+    (" or None", ""),
+    ("an int out", "a number out"),
+    ("must be an int", "must be a whole number"),
+    ("a str that", "a text that"),
+    ("a str of", "a text of"),
+)
+"""What errors call things for callers in Python, and what people at a terminal call them."""
 _NUMBER = re.compile(r"-?\b\d+(?:\.\d+)?\b")
 
 
@@ -105,9 +114,11 @@ def message_of(error: e.SessionLedgerError) -> str:
 
 def text_of(error: e.SessionLedgerError) -> str:
     """The error's text; a field that breaks a rule by the name of its option, durations as they are typed."""
-    if not isinstance(error, e.InvalidInput) or error.field not in _OPTIONS:
+    if not isinstance(error, e.InvalidInput):
         return str(error)
-    option, seen, rule = _OPTIONS[error.field], error.seen, error.rule.replace(" or None", "")
+    option, seen, rule = _OPTIONS.get(error.field, error.field), error.seen, error.rule
+    for of_python, of_people in _WORDS:
+        seen, rule = seen.replace(of_python, of_people), rule.replace(of_python, of_people)
     if error.field.endswith(("_ms", "_s")) and option not in _PLAIN:
         unit = 1000 if error.field.endswith("_ms") else 1
         seen, rule = (_NUMBER.sub(lambda found: _typed(float(found[0]) / unit), text) for text in (seen, rule))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -187,9 +187,9 @@ def _show_findings(found: Findings) -> None:
     from session_ledger.cli.output import clean, say
 
     say(f"{found.records:,} records of the log checked against its rules, the last at")
-    say("  " + ", ".join(f"{_name(number)}: {end:,}" for number, end in sorted(found.ends.items())))
+    _say_places(found.ends)
     say(f"{sum(found.rows.values()):,} rows of the views compared with the log, as it was folded at")
-    say("  " + ", ".join(f"{_name(number)}: {at:,}" for number, at in sorted(found.compared.items())))
+    _say_places(found.compared)
     for table, rows in sorted(found.rows.items()):
         say(f"    {table}: {rows:,} rows")
     if found.ok:
@@ -200,6 +200,16 @@ def _show_findings(found: Findings) -> None:
         say(f"  {clean(finding)}")
     if found.more:
         say(f"  and {found.more:,} more")
+
+
+def _say_places(places: Mapping[int, int]) -> None:
+    import textwrap
+
+    from session_ledger.cli.output import say
+
+    text = ", ".join(f"{_name(number)}: {at:,}" for number, at in sorted(places.items()))
+    for line in textwrap.wrap(text.replace(": ", ":\xa0").replace("partition ", "partition\xa0"), 96):
+        say("  " + line.replace("\xa0", " "))
 
 
 def _name(partition: int) -> str:

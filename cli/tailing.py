@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 READ_RECORDS = 500
 WAIT_S = 0.2  # for news, all partitions together
+VALUE_CHARACTERS = 60  # of a value in a line for people; --json has the whole
 HIDDEN = "SchemaPublished"  # twenty long texts at the start of every control log
 _SHARED = ("type", "event_id", "tenant", "user", "version", "recorded_at", "command_id", "command_digest", "session_id")
 
@@ -205,4 +206,5 @@ def _value(name: str, value: object) -> str:
 
     if name.startswith("sealed_"):
         return f"<{len(base64.b64decode(str(value)))} bytes sealed>"
-    return value if isinstance(value, str) else json_line(value)
+    text = value if isinstance(value, str) else json_line(value)
+    return text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"

@@ -281,7 +281,7 @@ def test_options_are_named_as_they_are_typed(shell: Shell) -> None:
     """Not by the fields of commands; durations as options take them; a negative amount is no option."""
     ran = shell("sessions", "create", "-U", "alice", "--idle-timeout", "0")
     assert (2, "session-ledger: --idle-timeout: ") == (ran.code, ran.err[:32])
-    assert "between 1ms and " in ran.err
+    assert "a number out of range; must be between 1ms and " in ran.err
     created(shell)
     assert 0 == shell("quota", "set", "tokens", "5", "-U", "alice", "--period", "90").code
     refused(shell, "invalid_input", "quota", "consume", "tokens", "-3", "-U", "alice", exit_code=2)

@@ -32,6 +32,15 @@ def test_tail_prints_facts_in_order_and_sealed_fields_as_sizes(busy: Shell) -> N
     assert not any("secret" in line or "SchemaPublished" in line for line in lines)
 
 
+def test_tail_cuts_long_values_for_people_only(busy: Shell) -> None:
+    """A value is at most 60 characters of a line; with --json it is whole."""
+    names = [f"capability-{n}" for n in range(40)]
+    assert 0 == busy("agents", "register", "billing", *(part for name in names for part in ("-c", name))).code
+    only = ("--type", "AgentRegistered", "--last", "1", "--partition", "0")
+    assert names[-1] not in busy("tail", *only).out
+    assert set(names) == set(busy("tail", *only, "--json").json["capabilities"])
+
+
 def test_tail_begins_where_it_is_told(busy: Shell) -> None:
     """--from a position, --last so many, --type, --partition."""
     assert [2, 3] == [fact["position"] for fact in busy("tail", "--from", "2", "--json").lines][:2]
