@@ -110,7 +110,9 @@ def rebuild(url: Url = None, as_json: AsJson = False) -> None:
 
 def quarantine(
     partition: Annotated[int, typer.Argument(metavar="PARTITION", help="Its number; -1: the control log.")],
-    position: Annotated[int, typer.Argument(metavar="POSITION", help="Of the record that stops it; `lag` names it.")],
+    position: Annotated[
+        int, typer.Argument(metavar="POSITION", help="Of the record that stops it, as every read names it.")
+    ],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the record.")],
     url: Url = None,
     as_json: AsJson = False,
