@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import fastavro
 
 from bench.report import Line
-from bench.writes import CONTENT, ROUNDS
+from bench.writes import CONTENT, in_turns
 from session_ledger.domain.account import Account, evolve_account
 from session_ledger.domain.commands import ImportedMessage, ImportSession
 from session_ledger.domain.ids import derived_session_id, slot_of_user
@@ -24,7 +23,7 @@ SESSIONS_A_USER = 5
 
 
 def _filled(directory: str, sessions: int, a_session: int = 10) -> None:
-    """Live sessions of messages with everything that a chat usually has."""
+    """Imported sessions of messages with everything that a chat usually has."""
     history = tuple(
         ImportedMessage(
             "user" if n % 2 else "assistant", CONTENT, model="m-large", tokens_in=60, tokens_out=45, latency_ms=800,
@@ -78,8 +77,7 @@ def decode_and_fold(sessions: int) -> Line:
             evolve_account(account, event, position)
         return len(values) / (time.perf_counter() - started)
 
-    floor = statistics.median(bare() for _ in range(ROUNDS))
-    figure = statistics.median(ours() for _ in range(ROUNDS))
+    figure, floor = in_turns(ours, bare)
     return Line(
         "decode and fold", figure, "events/s", "bare fastavro decoding the same bytes, schema as written", floor,
         ">= 1.0", figure >= floor,

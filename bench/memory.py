@@ -64,7 +64,7 @@ def live(directory: str, sessions: int, messages: int) -> float:
 
 def ended(directory: str, sessions: int) -> tuple[float, float]:
     """(MB after a tenth of the sessions have ended, MB after all have)."""
-    with Ledger.open(f"sqlite:{directory}", encryption="none") as ledger:
+    with Ledger.open(f"sqlite:{directory}") as ledger:
         futures: list[object] = []
         early = 0.0
         for number in range(sessions):

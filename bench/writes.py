@@ -131,7 +131,7 @@ def _floor(measure: Callable[[Path], float]) -> float:
         return measure(Path(directory) / "bare.db")
 
 
-def _rounds(figure: Callable[[], float], floor: Callable[[], float]) -> tuple[float, float]:
+def in_turns(figure: Callable[[], float], floor: Callable[[], float]) -> tuple[float, float]:
     """Medians of the two, measured in turns, so that a noisy moment of the machine meets both."""
     figures, floors_ = [], []
     for _ in range(ROUNDS):
@@ -150,7 +150,7 @@ def lines(scale: float) -> list[Line]:
     result: list[Line] = []
 
     few = max(count // 20, 50)
-    pair = _rounds(lambda: one_caller(few), lambda: _floor(lambda path: floors.library_saves(path, few)))
+    pair = in_turns(lambda: one_caller(few), lambda: _floor(lambda path: floors.library_saves(path, few)))
     result.append(_line("SQLite, 1 caller", "the library's save an event", 1.0, *pair))
 
     each = floors.interleaved(max(count // 4, CALLERS), CALLERS, VALUE_BYTES)
@@ -163,13 +163,13 @@ def lines(scale: float) -> list[Line]:
             note.append(mean)
             return rate
 
-        pair = _rounds(figure, lambda: _floor(lambda path: floors.bare_threads(path, each, CALLERS)))
+        pair = in_turns(figure, lambda: _floor(lambda path: floors.bare_threads(path, each, CALLERS)))
         batch = statistics.median(note)
         floor_what = f"sqlite3 committing each, {CALLERS} threads"
         result.append(_line(f"SQLite, {CALLERS} callers, {name}", floor_what, wanted, *pair, f"{batch:.0f} an append"))
 
     rows = floors.interleaved(count, CALLERS, VALUE_BYTES)
-    pair = _rounds(
+    pair = in_turns(
         lambda: in_loop(count, CALLERS, CALLERS)[0],
         lambda: _floor(lambda path: floors.bare_batches(path, rows, max(int(batch), 1))),
     )
@@ -177,14 +177,14 @@ def lines(scale: float) -> list[Line]:
 
     size = bulk(count)[1]
     rows = floors.in_order(count * 2, 12, VALUE_BYTES)
-    pair = _rounds(
+    pair = in_turns(
         lambda: bulk(count * 2)[0], lambda: _floor(lambda path: floors.bare_batches(path, rows, max(int(size), 1)))
     )
     result.append(_line("SQLite, bulk, 10 messages a session", f"sqlite3, {size:.0f} a commit", 0.33, *pair))
 
-    pair = _rounds(lambda: bulk(count * 2)[0], lambda: bulk(count * 2, encryption="none")[0])
+    pair = in_turns(lambda: bulk(count * 2)[0], lambda: bulk(count * 2, encryption="none")[0])
     result.append(_line("sealed, bulk, 10 messages a session", "the same with encryption none", 0.85, *pair))
 
-    pair = _rounds(lambda: threads(count // 2, 10, 1)[0], lambda: threads(count // 2, 10, 10)[0])
+    pair = in_turns(lambda: threads(count // 2, 10, 1)[0], lambda: threads(count // 2, 10, 10)[0])
     result.append(_line("one session, 10 callers", "10 sessions, 10 callers", 0.8, *pair))
     return result

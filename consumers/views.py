@@ -56,7 +56,6 @@ from session_ledger.projections import quota_reading, reading
 from session_ledger.projections.session_tables import LIVE
 from session_ledger.projections.store import Store
 from session_ledger.schemas.codec import Codec
-from session_ledger.security.envelope import NoEnvelope
 from session_ledger.security.port import Envelope
 
 Id = str | UUID | bytes
@@ -128,7 +127,7 @@ class Views:
     def over(
         cls,
         log: Log,
-        envelope: Envelope | None = None,
+        envelope: Envelope,
         *,
         directory: Path | None = None,
         codec: Codec | None = None,
@@ -137,10 +136,10 @@ class Views:
     ) -> Views:
         """The views of a log that is open in this process, such as one in memory.
 
-        `envelope` None: nothing was sealed. `directory` None: the rows stand in a file that `close` deletes.
+        `envelope` opens what was sealed. `directory` None: the rows stand in a file that `close` deletes.
         """
         store = open_store(log, directory)
-        return cls(log, store, envelope or NoEnvelope(), codec=codec, fresh=fresh, clock=clock)
+        return cls(log, store, envelope, codec=codec, fresh=fresh, clock=clock)
 
     def close(self) -> None:
         """Close what was opened here. Idempotent."""

@@ -25,7 +25,6 @@ WEBSITE_IDLE_TIMEOUT_MS = 24 * 3_600_000
 TTL_MS = 30 * 86_400_000
 ALERT_THRESHOLD_PERCENT = 80
 
-CONTROL_COMMANDS = (SetLimits, PublishSchema)
 """What `decide_control` takes; every other command belongs to a partition."""
 
 

@@ -64,8 +64,7 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
             replication_factor=place.replication_factor,
             write=write,
             take_over=take_over,
-            replica_dir=str(place.directory),
-            **settings.kafka_client,  # type: ignore[arg-type]  # its own check names an option that it does not know
+            **settings.kafka_client,  # type: ignore[arg-type]  # checked by its settings, and by name in there
         )
     if place.directory is None:
         from session_ledger.ledger.log.memory import MemoryLog

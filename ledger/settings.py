@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -66,6 +66,14 @@ class Settings(BaseSettings):
 
     kafka_client: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Further options of the Kafka client: `security_protocol`, `sasl_mechanism`, `ssl_cafile`, ..."""
+
+    @field_validator("kafka_client")
+    @classmethod
+    def _of_the_client(cls, options: dict[str, object]) -> dict[str, object]:
+        own = {"write", "take_over", "partitions", "replication_factor", "bootstrap", "name"} & set(options)
+        if own:
+            raise ValueError(f"{sorted(own)} are said in the ledger's URL or by the command, not here")
+        return options
 
     @property
     def rules(self) -> Rules:

@@ -64,7 +64,6 @@ class KafkaLog(Log):
         replication_factor: int | None = None,
         write: bool,
         take_over: bool = False,
-        replica_dir: str | None = None,
         compression: str | None = None,
         **security: str | int | float | bool,
     ) -> KafkaLog:
@@ -72,9 +71,8 @@ class KafkaLog(Log):
 
         `bootstrap`: ``HOST:PORT[,HOST:PORT]``. `partitions`: a power of two; must agree with the topic's.
         `replication_factor` of topics that are made now; None: 3 where there are three brokers, else 1. `take_over`
-        puts out the owner of now: its appends and proofs raise NotOwner from then on. `replica_dir` is where state is
-        kept locally, by others. `compression`: "lz4", "gzip", "none"; None: lz4 if installed. `security`:
-        kafka-python's `security_protocol`, `ssl_*` and `sasl_*`.
+        puts out the owner of now: its appends and proofs raise NotOwner from then on. `compression`: "lz4", "gzip",
+        "none"; None: lz4. `security`: kafka-python's `security_protocol`, `ssl_*` and `sasl_*`.
 
         Raises NotOwner (another process owns it; names it), LogUnavailable, LogCorrupt, LogTooNew, Misconfigured.
         """

@@ -24,9 +24,7 @@ class KafkaStorage(Storage):
         self.name = f"test-{uuid.uuid4().hex[:12]}"
 
     def open_log(self, *, write: bool, take_over: bool) -> Log:
-        return KafkaLog.open(
-            self.bootstrap, self.name, partitions=self.partitions, write=write, take_over=take_over, replica_dir=None
-        )
+        return KafkaLog.open(self.bootstrap, self.name, partitions=self.partitions, write=write, take_over=take_over)
 
     def opener(self) -> tuple[str, str]:
         return f"{__name__}:open_kafka", f"{self.bootstrap}/{self.name}/{self.partitions}"
