@@ -89,7 +89,11 @@ class Shards:
 
     def run(self, command: Command, timeout_s: float | None) -> Result:
         waiter = Waiter()
-        self._queue(command, waiter)
+        self._assert_usable()
+        pending = self._edge.prepare(command, waiter)
+        shard = self._shard_of(command)
+        if timeout_s is not None or not shard.serve_now(pending):
+            shard.submit(pending)
         return waiter.result(timeout_s)
 
     def submit(self, command: Command) -> Future[Result]:

@@ -22,10 +22,10 @@ from session_ledger.domain.events import TOPIC_BY_EVENT, Event
 from session_ledger.domain.ids import derived_session_id, new_id, new_slotted_id, slot_of_user
 from session_ledger.domain.results import QuotaReport
 from session_ledger.domain.validate import Rules
+from session_ledger.ledger.answering import NOBODY
 from session_ledger.ledger.edge import Edge
 from session_ledger.ledger.log.memory import MemoryLog
 from session_ledger.ledger.log.port import Log, Record
-from session_ledger.ledger.shard import NOBODY
 from session_ledger.schemas.codec import Codec
 from session_ledger.security.envelope import NoEnvelope
 from session_ledger.security.port import Envelope
