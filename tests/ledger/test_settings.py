@@ -97,3 +97,10 @@ def test_sizes_are_settings() -> None:
             ledger.create_session("t", "u" * 11)
         with pytest.raises(InvalidInput, match="at most 10 bytes"):
             ledger.create_session("t", "u", metadata={"k": "v" * 10})
+
+
+def test_every_setting_is_in_the_operations_document() -> None:
+    """What can be set is told to those who run a ledger, with its default."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    for name, field in Settings.model_fields.items():
+        assert f"| `{name}` | `{field.get_default(call_default_factory=True)}` |" in text
