@@ -39,6 +39,7 @@ from session_ledger.ledger import wire
 
 _Answer = Result | list[int] | list[SessionsExpired]
 GONE = "the owner of the ledger has gone away; nothing was recorded: open the ledger again"
+POSITIONS_S = 15.0  # an owner that lives proves its ownership in less, also one whose broker is slow
 CONNECT_S = 3.0  # an owner that has the lock listens as soon as its states are folded
 CONNECT_PAUSE_S = 0.05
 ACCEPT_PAUSE_S = 0.1
@@ -249,15 +250,21 @@ class CommandClient:
 
     def positions(self) -> list[int]:
         """The owner's acknowledged positions, a partition each, the control log's last."""
-        return cast("list[int]", self._ask(wire.POSITIONS))
+        return cast("list[int]", self._ask(wire.POSITIONS, POSITIONS_S))
 
     def expire_due(self) -> list[SessionsExpired]:
         """One sweep by the owner; what it expired."""
-        return cast("list[SessionsExpired]", self._ask(wire.EXPIRE))
+        return cast("list[SessionsExpired]", self._ask(wire.EXPIRE, None))
 
-    def _ask(self, what: str) -> object:
+    def _ask(self, what: str, timeout_s: float | None) -> object:
         number = next(self._numbers)
-        return self._send(number, wire.encode_request(number, what), None).result()
+        future = self._send(number, wire.encode_request(number, what), None)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError as error:
+            raise LogUnavailable(
+                f"the owner of the ledger has not answered within {timeout_s:g} s: try again"
+            ) from error
 
     def _send(self, number: int, frame: bytes, command_id: bytes | None) -> Future[_Answer]:
         future: Future[_Answer] = Future()
