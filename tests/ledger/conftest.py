@@ -29,6 +29,12 @@ def durable_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str
     return _url(request, tmp_path, ledger_name)
 
 
+@pytest.fixture(params=[KAFKA])
+def kafka_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
+    """The URL of a ledger on Kafka."""
+    return _url(request, tmp_path, ledger_name)
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """Where a ledger of one's own is or will be."""

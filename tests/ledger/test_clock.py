@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -115,3 +116,12 @@ def test_a_clock_off_the_brokers_does_not_serve(kafka: str, ledger_name: str, tm
                 ledger.create_session("t", "u")
         clock.step(120)
         assert ledger.create_session("t", "u").created
+
+
+@pytest.mark.parametrize("off_s", [-HOUR_S, HOUR_S])
+def test_an_owner_an_hour_off_the_brokers_clock_does_not_serve(kafka_url: str, off_s: float) -> None:
+    """On Kafka the broker's clock judges, ahead and behind; an owner whose clock is right opens the same ledger."""
+    with pytest.raises(ClockUnreliable):
+        Ledger.open(kafka_url, clock_us=lambda: time.time_ns() // 1000 + round(off_s * 1_000_000))
+    with Ledger.open(kafka_url) as ledger:
+        assert 1 == ledger.create_session("t", "u").position

@@ -215,15 +215,16 @@ def test_a_client_of_a_killed_owner_can_find_out_what_became_of_its_command(sqli
         assert 51 == len(judged(stored(ledger)))
 
 
-def test_the_fenced_owner_answers_nothing_any_more(sqlite_url: str) -> None:
+def test_the_fenced_owner_answers_nothing_any_more(durable_url: str) -> None:
     """After a take-over its commands, its checks and its repeats all raise NotOwner, with their ids."""
-    old = Ledger.open(sqlite_url)
+    old = Ledger.open(durable_url)
     command_id = fresh_id()
     session = old.create_session("t", "u").session_id
     old.set_quota("t", "u", "calls", 5, command_id=command_id)
-    with Ledger.open(sqlite_url, take_over=True) as new:
+    with Ledger.open(durable_url, take_over=True) as new:
         assert new.is_owner
         new.set_quota("t", "u", "calls", 1)
+        time.sleep(shards_of(old).log.partitions[0].proof_age_s)  # how old a proof of ownership may be
         asked: list[Callable[[], object]] = [
             lambda: old.check_quota("t", "u", "calls"),
             lambda: old.set_quota("t", "u", "calls", 5, command_id=command_id),
@@ -238,13 +239,13 @@ def test_the_fenced_owner_answers_nothing_any_more(sqlite_url: str) -> None:
         assert 3 == len(events(new))
         assert 1 == new.check_quota("t", "u", "calls").limit
         time.sleep(LOCK_S)
-        with Ledger.open(sqlite_url) as client:
+        with Ledger.open(durable_url) as client:
             assert 4 == client.add_message("t", "u", session, role="user", content="hi").position
         old.close()
-        with Ledger.open(sqlite_url) as client:  # the old owner's close took nothing away from the new one
+        with Ledger.open(durable_url) as client:  # the old owner's close took nothing away from the new one
             assert 5 == client.add_message("t", "u", session, role="user", content="hi").position
         assert_folds_equal_the_log(new)
-    with Ledger.open(sqlite_url) as again:
+    with Ledger.open(durable_url) as again:
         assert_folds_equal_the_log(again)
 
 
@@ -258,12 +259,14 @@ def test_a_fenced_owner_that_lets_go_leaves_the_ledger_to_the_new_one(sqlite_url
         assert 1 == new.create_session("t", "u").position
 
 
-def test_a_first_question_to_a_fenced_owner_is_not_answered(sqlite_url: str) -> None:
+def test_a_first_question_to_a_fenced_owner_is_not_answered(durable_url: str) -> None:
     """Also where a check is the first thing that it is asked after it lost the ledger."""
-    with Ledger.open(sqlite_url) as old:
+    with Ledger.open(durable_url) as old:
         old.set_quota("t", "u", "calls", 5)
-        with Ledger.open(sqlite_url, take_over=True), pytest.raises(NotOwner):
-            old.check_quota("t", "u", "calls")
+        with Ledger.open(durable_url, take_over=True):
+            time.sleep(shards_of(old).log.partitions[0].proof_age_s)
+            with pytest.raises(NotOwner):
+                old.check_quota("t", "u", "calls")
 
 
 def test_a_fenced_owner_that_still_runs_spoils_no_states(sqlite_url: str) -> None:
