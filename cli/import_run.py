@@ -35,7 +35,6 @@ RETRIES = 6
 RETRY_PAUSE_S = 0.2  # doubled each time: some 12 s in all
 FAILURES_KEPT = 1000  # in the summary; each is also told as it happens
 
-DEFAULT_USER = "imported"
 ID_KEY = f"{RESERVED}id"
 """The metadata key that holds the source's own id of a session, or the source and the line."""
 
@@ -260,7 +259,7 @@ class Importer:
 
 
 def session_id_of(tenant: str, user: str, source_id: str, created_at: int | None) -> bytes:
-    """The id of an imported session: from whose it is and the source's id, never from its content."""
+    """The id of an imported session: from its user, the source's id and when it was created; not from what was said."""
     source = f"{len(tenant)}:{tenant}{len(user)}:{user}{source_id}"
     return derived_session_id(source, max(created_at or 0, 0), slot_of_user(tenant, user))
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Set and show limits of a tenant, of its plans and of its users.")
 
-Plan = Annotated[str | None, typer.Option(metavar="NAME", show_default=False)]
-
 
 @app.command("set")
 def set_limits(

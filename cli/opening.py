@@ -110,6 +110,7 @@ def acknowledged(url: str) -> dict[int, int] | None:
     is told on stderr. Raises LogUnavailable where there is no ledger; none is made.
     """
     from session_ledger.cli.output import clean, warn
+    from session_ledger.consumers.projector import targets
     from session_ledger.domain.errors import ClockUnreliable, LogUnavailable, NotOwner, OutcomeUnknown
     from session_ledger.ledger.ledger import Ledger
     from session_ledger.ledger.url import parse_url
@@ -120,8 +121,7 @@ def acknowledged(url: str) -> dict[int, int] | None:
     _must_exist(url, chosen)
     try:
         with Ledger.open(url, settings=chosen) as ledger:
-            *partitions, control = ledger.positions()
+            return targets(ledger.positions())
     except (NotOwner, OutcomeUnknown, ClockUnreliable, LogUnavailable) as error:
         warn(f"as of what the log shows: its owner could not be asked ({clean(error)})")
         return None
-    return dict(enumerate(partitions)) | {-1: control}

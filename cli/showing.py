@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, timedelta
+from datetime import UTC
 
 from session_ledger.cli.answering import computed_of
 from session_ledger.cli.output import clean, duration, fields, json_line, moment, say, table, warn, write_json
@@ -131,11 +131,6 @@ def show_quotas(quotas: Sequence[QuotaStatus]) -> None:
     ]
     headings = ("resource", "used>", "limit>", "share>", "left>", "period>", "set by", "resets at (UTC)")
     table(headings, rows)
-
-
-def show_setting(name: str, milliseconds: int | None) -> tuple[str, object]:
-    """A duration of the settings as a pair for `fields`."""
-    return name, None if milliseconds is None else timedelta(milliseconds=milliseconds)
 
 
 def _more(cursor: str | None) -> None:

@@ -47,6 +47,7 @@ from session_ledger.domain.control import TenantSettings
 from session_ledger.domain.errors import SessionNotFound
 from session_ledger.domain.ids import format_id, parse_id, slot_of_user
 from session_ledger.domain.results import QuotaReport
+from session_ledger.ledger.clocks import machine_clock_us
 from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.open import open_envelope, open_log, open_settings
 from session_ledger.ledger.published import codec_of
@@ -60,11 +61,6 @@ from session_ledger.security.port import Envelope
 
 Id = str | UUID | bytes
 CONTROL = -1
-
-
-def clock_us() -> int:
-    """This machine's time, microseconds since the epoch, UTC."""
-    return time.time_ns() // 1000
 
 
 class Views:
@@ -86,7 +82,7 @@ class Views:
         *,
         codec: Codec | None = None,
         fresh: bool = True,
-        clock: Callable[[], int] = clock_us,
+        clock: Callable[[], int] = machine_clock_us,
     ) -> None:
         """Over an open log; `fresh` is the default of every read. Neither log nor envelope is closed by `close`."""
         self.log = log
@@ -132,7 +128,7 @@ class Views:
         directory: Path | None = None,
         codec: Codec | None = None,
         fresh: bool = True,
-        clock: Callable[[], int] = clock_us,
+        clock: Callable[[], int] = machine_clock_us,
     ) -> Views:
         """The views of a log that is open in this process, such as one in memory.
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 from session_ledger.domain.errors import ClockUnreliable
 from session_ledger.ledger.log.port import PartitionLog
+
+
+def machine_clock_us() -> int:
+    """This machine's time, microseconds since the epoch, UTC."""
+    return time.time_ns() // 1000
 
 
 def append_time(log: PartitionLog, last: int, now: int, skew_max_s: float) -> int:

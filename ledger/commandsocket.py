@@ -36,6 +36,7 @@ from session_ledger.domain.ids import format_id, new_id
 from session_ledger.domain.results import Result, SessionsExpired
 from session_ledger.domain.validate import Rules, validate
 from session_ledger.ledger import wire
+from session_ledger.ledger.clocks import machine_clock_us
 
 _Answer = Result | list[int] | list[SessionsExpired]
 GONE = "the owner of the ledger has gone away; nothing was recorded: open the ledger again"
@@ -238,7 +239,7 @@ class CommandClient:
         if not isinstance(command, Command):
             raise InvalidInput("command", f"a {type(command).__name__}", "must be a command of session_ledger.domain")
         if command.command_id is None:  # made here, so that it is known if no answer comes
-            command = replace(command, command_id=new_id(time.time_ns() // 1000))
+            command = replace(command, command_id=new_id(machine_clock_us()))
         number = next(self._numbers)
         try:
             frame = wire.encode_command(number, command)

@@ -23,6 +23,7 @@ from session_ledger.domain.events import (
     SessionExpired,
 )
 from session_ledger.domain.ids import account_id
+from session_ledger.domain.session import IMPORTED
 from session_ledger.ledger.log.port import PartitionLog, Record
 from session_ledger.ledger.statefile import FOLD_VERSION, LIVE, AccountKey, StateFile, StateFileDamaged
 from session_ledger.schemas.codec import Codec
@@ -32,7 +33,6 @@ CHECKPOINT_ROWS = 256  # accounts written between two appends: about 2 ms, so th
 
 T = TypeVar("T")
 _logger = logging.getLogger("session_ledger.folds")
-IMPORTED = "imported"
 _STREAM_ENDS: dict[type[Event], str] = {
     SessionCreated: LIVE,
     SessionEnded: "ended",

@@ -14,6 +14,7 @@ from session_ledger.domain.errors import LedgerClosed, NotOwner
 from session_ledger.domain.ids import new_id
 from session_ledger.domain.results import Result, SessionsExpired
 from session_ledger.ledger.backend import Shards
+from session_ledger.ledger.clocks import machine_clock_us
 from session_ledger.ledger.methods import R
 from session_ledger.ledger.methods_agents import AgentMethods
 from session_ledger.ledger.methods_quotas import QuotaMethods
@@ -74,10 +75,7 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods):
 
         Raises Misconfigured, LogUnavailable, LogTooNew, LogCorrupt, NotOwner (naming the holder), ClockUnreliable.
         """
-        from session_ledger.ledger.open import (  # the place of wiring; imported late: it costs start-up time
-            machine_clock_us,
-            open_ledger,
-        )
+        from session_ledger.ledger.open import open_ledger  # the place of wiring; imported late: it costs start-up time
 
         return open_ledger(cls, url, settings, take_over, clock_us or machine_clock_us, options)
 

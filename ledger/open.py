@@ -38,11 +38,6 @@ if TYPE_CHECKING:
 REMOTE_DURABILITY = "as the owner's, whose process answers"
 
 
-def machine_clock_us() -> int:
-    """This machine's time, microseconds since the epoch, UTC."""
-    return time.time_ns() // 1000
-
-
 def open_settings(settings: Settings | None, options: Mapping[str, object]) -> Settings:
     """The settings (None: of the environment and the file), with `options` on top. Raises Misconfigured."""
     given = {} if settings is None else settings.model_dump()
