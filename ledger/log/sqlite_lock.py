@@ -57,7 +57,8 @@ class OwnerLock:
         self._released.set()
         with self._guard:
             if self._file is not None:
-                os.close(self._file)  # closing lets go; an unlock would also let go for a forked owner
+                fcntl.flock(self._file, fcntl.LOCK_UN)  # a child just forked may not have dropped its copy yet
+                os.close(self._file)
                 self._file, self.held = None, False
 
     def _drop_in_child(self) -> None:

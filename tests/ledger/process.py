@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +83,16 @@ def _write(ledger: Ledger, user: str) -> None:
 DO = {"own": own, "create": create, "write": write}
 
 
-def start(url: str, do: str, argument: str = "") -> subprocess.Popen[str]:
-    """Start such a process."""
+@contextmanager
+def started(url: str, do: str, argument: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Such a process; killed at the end if it still runs."""
     command = [sys.executable, "-m", "tests.ledger.process", url, do, argument]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def line(process: subprocess.Popen[str]) -> dict[str, Any]:

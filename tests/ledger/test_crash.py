@@ -24,7 +24,7 @@ from session_ledger.domain.events import (
 )
 from session_ledger.domain.ids import format_id
 from session_ledger.ledger.ledger import Ledger
-from tests.ledger.process import line, lines, start
+from tests.ledger.process import line, lines, started
 from tests.ledger.support import Stored, assert_folds_equal_the_log, judged, keys_in_vault, stored
 
 ROUNDS, KAFKA_ROUNDS = 16, 3
@@ -33,11 +33,11 @@ SQLITE_THREADS, KAFKA_THREADS = "24", "24"
 
 def _killed(url: str, threads: str, luck: random.Random) -> list[dict[str, Any]]:
     """What a writer had acknowledged when it was killed, at a random time after its first answer."""
-    process = start(url, "write", threads)
-    first = line(process)
-    time.sleep(luck.uniform(0, 0.25))
-    process.kill()
-    return [first, *lines(process)]
+    with started(url, "write", threads) as process:
+        first = line(process)
+        time.sleep(luck.uniform(0, 0.25))
+        process.kill()
+        return [first, *lines(process)]
 
 
 def _assert_acknowledged_once(found: list[Stored], told: list[dict[str, Any]]) -> None:

@@ -9,12 +9,13 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,7 @@ from session_ledger.domain.results import Result
 from session_ledger.ledger import wire
 from session_ledger.ledger.commandsocket import socket_path
 from session_ledger.ledger.ledger import Ledger
-from tests.ledger.process import line, lines, start
+from tests.ledger.process import line, lines, started
 from tests.ledger.support import Clock, assert_folds_equal_the_log, events, fresh_id, judged, shards_of, stored
 
 LOCK_S = 0.5  # after which a new owner has picked up the lock that a fenced one let go
@@ -60,9 +61,9 @@ def client(owner: Ledger, sqlite_url: str) -> Iterator[Ledger]:
 
 def test_another_process_writes_through_the_owner(owner: Ledger, sqlite_url: str) -> None:
     """Its commands appear once, at the positions that it was told, among the owner's."""
-    process = start(sqlite_url, "create", "20")
-    mine = [owner.create_session("t", f"mine-{number}").command_id for number in range(20)]
-    told = lines(process)
+    with started(sqlite_url, "create", "20") as process:
+        mine = [owner.create_session("t", f"mine-{number}").command_id for number in range(20)]
+        told = lines(process)
     assert [False] * 20 == [one["owner"] for one in told[:-1]]
     by_position = {one.record.position: one.event.command_id for one in judged(stored(owner))}
     assert 40 == len(by_position)
@@ -172,11 +173,17 @@ def test_a_long_path_has_its_socket_elsewhere(tmp_path: Path, monkeypatch: pytes
         shutil.rmtree(short)
 
 
+@contextmanager
+def _client_of(owner: subprocess.Popen[str], url: str) -> Iterator[Ledger]:
+    """A ledger that is not the owner, once that process is."""
+    assert line(owner)["owner"]
+    with Ledger.open(url) as ledger:
+        yield ledger
+
+
 def test_after_a_kill_the_next_to_open_becomes_the_owner(sqlite_url: str) -> None:
     """A killed owner leaves socket and lock file behind; neither keeps anybody out."""
-    process = start(sqlite_url, "own")
-    assert line(process)["owner"]
-    with Ledger.open(sqlite_url) as client:
+    with started(sqlite_url, "own") as process, _client_of(process, sqlite_url) as client:
         assert 1 == client.create_session("t", "u").position
         process.send_signal(signal.SIGKILL)
         process.wait(10)
@@ -190,9 +197,7 @@ def test_after_a_kill_the_next_to_open_becomes_the_owner(sqlite_url: str) -> Non
 
 def test_a_client_of_a_killed_owner_can_find_out_what_became_of_its_command(sqlite_url: str) -> None:
     """It gets OutcomeUnknown with the command's id; after opening again a repeat records once."""
-    process = start(sqlite_url, "own")
-    assert line(process)["owner"]
-    with Ledger.open(sqlite_url) as client:
+    with started(sqlite_url, "own") as process, _client_of(process, sqlite_url) as client:
         session = parse_id(client.create_session("t", "u").session_id)
         process.send_signal(signal.SIGSTOP)
         under_way = [
@@ -343,7 +348,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_bytes_do_not_harm_the_owner(owner: Ledger, client: Ledger, directory: Path, what: str) -> None:
     """Whatever comes over the socket, the owner and its other clients go on."""
