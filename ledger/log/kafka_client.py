@@ -1,7 +1,7 @@
-"""Everything that knows kafka-python: a transactional producer, a reader of committed records, one admin connection.
+"""What knows kafka-python: a reader of committed records, one admin connection, a group.
 
-No other module imports it, so another client can take its place. What it raises is `ClientError` and its kinds, not
-the client's own errors.
+Only this module and `kafka_producer` import it, so another client can take its place. What they raise is `ClientError`
+and its kinds, not the client's own errors.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetSpec, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, OffsetSpec, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.codec import has_lz4
 from kafka.protocol.admin import DescribeGroupsRequest
 from kafka.protocol.consumer import (
     HeartbeatRequest,
@@ -28,37 +27,27 @@ from kafka.protocol.metadata import FindCoordinatorRequest
 from session_ledger.domain.errors import Misconfigured
 from session_ledger.ledger.log.kafka_types import (
     MESSAGE_BYTES_MAX,
-    RECORD_OVERHEAD_BYTES,
     Beat,
     BrokerAway,
     ClientOptions,
     Fetched,
     Joined,
     Member,
-    Message,
     OffsetGone,
-    ProducerFailed,
-    Sent,
     TopicFacts,
 )
 
-RETRY_BACKOFF_MS = 3  # the broker answers "concurrent transactions" right after a commit; the default 100 costs that
 RECONNECT_BACKOFF_MAX_MS = 500  # the default of 30 s would outlast a broker's restart
 REQUEST_TIMEOUT_MS = 5_000  # one answer of a broker that lives
-DELIVERY_TIMEOUT_MS = 10_000  # a send, with its repeats over a restart or a new leader
-COMMIT_TIMEOUT_MS = 10_000  # an end of transaction, likewise
-TRANSACTION_TIMEOUT_MS = 30_000  # longer than a delivery and a commit; a dead writer blocks readers no longer than this
-INIT_TIMEOUT_MS = 5_000  # init_transactions waits for the markers of the predecessor
 BOOTSTRAP_TIMEOUT_MS = 5_000  # the first answer of any broker
 FETCH_WAIT_MS = 50  # a fetch at the end of the log holds its connection this long, so a seek waits for it
-LINGER_MS = 1_000  # `flush` sends; a batch that left before would cost a request of its own
 POLL_RECORDS = 2_000
 JOIN_TIMEOUT_MS = 15_000  # a first join waits group.initial.rebalance.delay.ms, a later one for the other members
 BEAT_TIMEOUT_MS = 2_000  # shorter than a third of a session
 COORDINATOR_TIMEOUT_S = 10.0  # a group's first coordinator in a new cluster, or the next one after a broker's end
 
 
-def _common(options: ClientOptions) -> dict[str, Any]:
+def common(options: ClientOptions) -> dict[str, Any]:
     """What every client of kafka-python is given."""
     return {
         "bootstrap_servers": options.bootstrap.split(","),
@@ -70,13 +59,6 @@ def _common(options: ClientOptions) -> dict[str, Any]:
     }
 
 
-def _codec(options: ClientOptions) -> str | None:
-    """The producer's compression as kafka-python names it."""
-    if options.compression is None:
-        return "lz4" if has_lz4() else None
-    return None if options.compression == "none" else options.compression
-
-
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turn the client's errors into ours; `what` was being done."""
@@ -85,100 +67,14 @@ def translated(what: str) -> Iterator[None]:
     except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
         raise OffsetGone(f"{what}: {error}") from error
     except (kafka_errors.KafkaConfigurationError, ValueError, TypeError) as error:
-        raise Misconfigured(f"{what}: {_said(error)}; see the ledger's Kafka options") from error
+        raise Misconfigured(f"{what}: {said(error)}; see the ledger's Kafka options") from error
     except kafka_errors.KafkaError as error:
-        raise BrokerAway(f"{what}: {_said(error)}") from error
+        raise BrokerAway(f"{what}: {said(error)}") from error
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """An error of the client in words."""
     return f"{type(error).__name__}: {error}".rstrip(": ")
-
-
-class Producer:
-    """One transactional producer of one partition. Not thread-safe; after ProducerFailed only `discard` is allowed."""
-
-    def __init__(self, options: ClientOptions, transactional_id: str, topic: str, partition: int) -> None:
-        """Fences every other producer of that id and waits until its transaction has ended. Raises BrokerAway."""
-        self._topic, self._partition = topic, partition
-        with translated(f"a producer for {transactional_id}"):
-            self._producer = KafkaProducer(
-                **_common(options),
-                transactional_id=transactional_id,
-                transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
-                max_block_ms=INIT_TIMEOUT_MS,
-                retry_backoff_ms=RETRY_BACKOFF_MS,
-                acks="all",
-                compression_type=_codec(options),
-                linger_ms=LINGER_MS,
-                batch_size=MESSAGE_BYTES_MAX - RECORD_OVERHEAD_BYTES,
-                max_request_size=MESSAGE_BYTES_MAX,
-                allow_auto_create_topics=False,
-                metrics_enabled=False,
-            )
-            self._transactions: Any = self._producer._transaction_manager
-            # The client would answer a fencing by taking a new epoch by itself, and so fence the new owner.
-            self._transactions._supports_epoch_bump = lambda: False
-            try:
-                self._producer.init_transactions()
-                self._producer.partitions_for(topic)
-            except BaseException:
-                self.discard()
-                raise
-
-    def send(self, messages: Sequence[Message]) -> Sent:
-        """Begin a transaction and write the records; returns when the broker has all of them. Raises ProducerFailed."""
-        with self._failing("write"):
-            producer, topic, partition = self._producer, self._topic, self._partition
-            producer.begin_transaction()
-            futures = [producer.send(topic, value, key, headers, partition) for key, value, headers in messages]
-            producer.flush(DELIVERY_TIMEOUT_MS / 1000)
-            # A commit returns normally when its sends failed: only their futures tell.
-            for future in futures:
-                if not future.is_done or future.failed():
-                    raise future.exception or kafka_errors.KafkaTimeoutError("the write was not confirmed in time")
-            first, last = futures[0].value, futures[-1].value
-        return Sent(first.offset, last.offset, last.timestamp * 1000 if last.timestamp is not None else None)
-
-    def commit(self) -> None:
-        """End the transaction. ProducerFailed leaves it unknown whether it was committed."""
-        with self._failing("commit"):
-            self._end(self._transactions.begin_commit())
-
-    def abort(self) -> None:
-        """End the transaction without its records. Raises ProducerFailed."""
-        with self._failing("abort"):
-            self._end(self._transactions.begin_abort())
-
-    def _end(self, result: Any) -> None:
-        """`KafkaProducer.commit_transaction` waits for ever while the broker is away; this does not."""
-        self._producer._sender.wakeup()
-        if not result.wait(COMMIT_TIMEOUT_MS):
-            raise kafka_errors.KafkaTimeoutError(f"the transaction did not end within {COMMIT_TIMEOUT_MS} ms")
-
-    @contextmanager
-    def _failing(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (kafka_errors.KafkaError, ValueError, TypeError) as error:
-            cause = self._transactions.last_error or error
-            failure = ProducerFailed(f"{what}: {_said(cause)}")
-            fencing = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
-            failure.fenced = isinstance(cause, fencing) or isinstance(error, fencing)
-            raise failure from error
-
-    def discard(self) -> None:
-        """Throw the producer away without waiting for anything. Its open transaction is left to be fenced."""
-        self._producer._sender.force_close()
-        self._producer._unregister_cleanup()
-        self._producer._closed = True
-
-    def close(self) -> None:
-        """Close with no transaction open."""
-        try:
-            self._producer.close(timeout=1)
-        except kafka_errors.KafkaError:
-            self.discard()
 
 
 class Reader:
@@ -188,7 +84,7 @@ class Reader:
         self._at = TopicPartition(topic, partition)
         with translated(f"a reader of {topic}-{partition}"):
             self._consumer = KafkaConsumer(
-                **_common(options),
+                **common(options),
                 isolation_level="read_committed",
                 auto_offset_reset="none",  # the default would skip removed records silently
                 enable_auto_commit=False,
@@ -227,7 +123,7 @@ class Cluster:
 
     def __init__(self, options: ClientOptions) -> None:
         with translated(f"connecting to {options.bootstrap}"):
-            self._admin: Any = KafkaAdminClient(**_common(options))
+            self._admin: Any = KafkaAdminClient(**common(options))
         self._leaders: dict[tuple[str, int], int] = {}
 
     def brokers(self) -> int:
@@ -284,7 +180,7 @@ class Cluster:
             except (BrokerAway, kafka_errors.KafkaError, IndexError) as error:
                 self._leaders.pop(at, None)  # it has moved, or comes back
                 if time.monotonic() > deadline_s:
-                    raise BrokerAway(f"asking for an offset of {topic}-{partition}: {_said(error)}") from error
+                    raise BrokerAway(f"asking for an offset of {topic}-{partition}: {said(error)}") from error
                 time.sleep(0.1)
 
     def ask(self, request: Any, node: int | None = None, timeout_ms: int = REQUEST_TIMEOUT_MS) -> Any:

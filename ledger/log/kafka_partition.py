@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 
 from session_ledger.domain.errors import AppendFailed, LedgerClosed, LogUnavailable, NotOwner, OutcomeUnknown
-from session_ledger.ledger.log.kafka_client import Producer
 from session_ledger.ledger.log.kafka_lease import OwnerLease
+from session_ledger.ledger.log.kafka_producer import Producer
 from session_ledger.ledger.log.kafka_reader import PartitionReader
 from session_ledger.ledger.log.kafka_records import RecordCodec, barrier
 from session_ledger.ledger.log.kafka_types import (
@@ -192,8 +192,8 @@ class KafkaPartition(RecordedPartition):
                 producer.commit()
                 # A commit is answered before its marker is written. A broker that is killed in between may never write
                 # it, and the next abort of this id would take the records back: so they are acknowledged when stable.
-                self._reader.await_stable(sent.last_offset, STABLE_TIMEOUT_S)
-            except (ProducerFailed, LogUnavailable) as error:
+                producer.await_stable(sent.last_offset, STABLE_TIMEOUT_S)
+            except ProducerFailed as error:
                 self._unsettled = records[0].batch_id, records[-1].position
                 self._discard(producer)
                 raise OutcomeUnknown(

@@ -8,10 +8,10 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024  # a record batch as topic and client take it
-RECORD_OVERHEAD_BYTES = 64  # lengths, deltas and header counts of one record, from above
+RECORD_OVERHEAD_BYTES = 32  # lengths and deltas of one record, from above
 
-Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
-"""Key, value and headers of one record."""
+Message = tuple[bytes | None, bytes, bytes]
+"""Key, value and encoded headers (see `kafka_batch.headers`) of one record."""
 
 
 class ClientError(Exception):
@@ -68,8 +68,7 @@ class ClientOptions:
 def message_size(message: Message) -> int:
     """Bytes that a record takes uncompressed, from above."""
     key, value, headers = message
-    size = RECORD_OVERHEAD_BYTES + len(key or b"") + len(value)
-    return size + sum(len(name) + len(content) + 8 for name, content in headers)
+    return RECORD_OVERHEAD_BYTES + len(key or b"") + len(value) + len(headers)
 
 
 class TopicFacts(NamedTuple):

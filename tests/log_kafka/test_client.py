@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from kafka.producer.transaction_manager import TransactionManager
 
 from session_ledger.domain.errors import NotOwner
-from session_ledger.ledger.log.kafka_client import Cluster, Group, Producer
+from session_ledger.ledger.log.kafka_client import Cluster, Group
 from session_ledger.ledger.log.kafka_lease import SESSION_TIMEOUT_MS, WANTS, OwnerLease
+from session_ledger.ledger.log.kafka_producer import Producer
 from session_ledger.ledger.log.kafka_records import barrier
 from session_ledger.ledger.log.kafka_types import Beat, ClientOptions, ProducerFailed
 from tests.log_kafka.support import KafkaStorage
@@ -32,11 +32,6 @@ def test_a_fenced_producer_never_fences_back(kafka: str) -> None:
         new.abort()
     old.discard()
     new.close()
-
-
-def test_the_client_still_asks_before_it_takes_a_new_epoch() -> None:
-    """The question that is answered with no is still asked by that name: else a fenced producer would fence back."""
-    assert callable(TransactionManager._supports_epoch_bump)
 
 
 def test_a_fenced_transaction_is_not_committed(kafka: str) -> None:

@@ -12,7 +12,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from session_ledger.domain.errors import LogCorrupt, LogTooNew, LogUnavailable, Misconfigured
 from session_ledger.domain.ids import format_id
 from session_ledger.ledger.log.kafka import KafkaLog
-from session_ledger.ledger.log.kafka_client import Producer
+from session_ledger.ledger.log.kafka_batch import headers
+from session_ledger.ledger.log.kafka_producer import Producer
 from session_ledger.ledger.log.kafka_records import FORMAT, META, RecordCodec
 from session_ledger.ledger.log.kafka_types import ClientOptions, Message
 from session_ledger.ledger.log.port import Record
@@ -85,7 +86,7 @@ def test_a_gap_or_a_repeat_is_corruption(storage: KafkaStorage, position: int, s
 def test_a_record_that_is_not_the_ledgers(storage: KafkaStorage) -> None:
     """A record without the headers is corruption, named by partition and offset."""
     storage.open().partitions[0].append(batch(0, 1))
-    write(storage, [(b"key", b"value", [("other", b"header")])])
+    write(storage, [(b"key", b"value", headers([("other", b"header")]))])
     with pytest.raises(LogCorrupt, match="partition 0, offset 4: not a record of this ledger"):
         storage.open(write=False).partitions[0].read(0, 10)
 
@@ -97,7 +98,7 @@ def test_a_log_in_a_newer_format(storage: KafkaStorage, topic: str) -> None:
     log.control.append(batch(0, 1))
     log.partitions[0].append(batch(0, 1))
     log.close()
-    write(storage, [(None, b"{}", [(META, str(FORMAT + 1).encode())])], topic)
+    write(storage, [(None, b"{}", headers([(META, str(FORMAT + 1).encode())]))], topic)
     with pytest.raises(LogTooNew, match="update session-ledger"):
         storage.open()
     reader = storage.open(write=False)

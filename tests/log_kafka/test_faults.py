@@ -18,9 +18,10 @@ from session_ledger.domain.errors import (
     NotOwner,
     OutcomeUnknown,
 )
-from session_ledger.ledger.log import kafka_client, kafka_partition
+from session_ledger.ledger.log import kafka_partition, kafka_producer
 from session_ledger.ledger.log.kafka import KafkaLog
-from session_ledger.ledger.log.kafka_client import Cluster, Group, Producer
+from session_ledger.ledger.log.kafka_client import Cluster, Group
+from session_ledger.ledger.log.kafka_producer import Producer
 from session_ledger.ledger.log.kafka_records import RecordCodec, barrier
 from session_ledger.ledger.log.kafka_types import MESSAGE_BYTES_MAX, ClientOptions
 from session_ledger.ledger.log.port import PartitionLog
@@ -148,7 +149,7 @@ def test_a_lost_commit_is_settled(
     own_broker: Broker, monkeypatch: pytest.MonkeyPatch, lost: str, written: bool
 ) -> None:
     """When the commit's answer is lost the batch is found; when the commit itself is, it is not and never will be."""
-    monkeypatch.setattr(kafka_client, "COMMIT_TIMEOUT_MS", 1_000)
+    monkeypatch.setattr(kafka_producer, "COMMIT_TIMEOUT_S", 1.0)
     with Proxy(own_broker) as proxy:
         storage = KafkaStorage(f"127.0.0.1:{own_broker.behind_proxy_port}", partitions=1)
         partition = storage.open().partitions[0]
@@ -288,7 +289,7 @@ def test_an_owner_whose_broker_is_away(own_broker: Broker, monkeypatch: pytest.M
     storage = KafkaStorage(own_broker.bootstrap, partitions=1)
     partition = storage.open().partitions[0]
     partition.append(batch(0, 1))
-    monkeypatch.setattr(kafka_client, "DELIVERY_TIMEOUT_MS", 6_000)
+    monkeypatch.setattr(kafka_producer, "DELIVERY_TIMEOUT_S", 6.0)
     own_broker.kill()
     time.sleep(partition.proof_age_s)
     started_s = time.monotonic()
