@@ -3,105 +3,116 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import NamedTuple, cast
 
 from bench import floors
+from bench.places import Place, SQLitePlace
 from bench.report import Line
-from session_ledger.domain.commands import ImportedMessage, ImportSession
+from session_ledger.domain.commands import CreateSession, ImportedMessage, ImportSession
 from session_ledger.domain.ids import derived_session_id, slot_of_user
+from session_ledger.domain.results import Result, SessionStarted
 from session_ledger.ledger.ledger import Ledger
 
 CONTENT = ("Where is my parcel? It was to come on Tuesday. " * 5)[:200]
 CALLERS = 256
 ROUNDS = 3
-Measure = Callable[[int, int, int], tuple[float, float]]
 VALUE_BYTES = 380  # what one message event of 200 characters takes as Avro
 
 
-def _ledger(directory: str, **options: object) -> Ledger:
-    return Ledger.open(f"sqlite:{directory}", **options)
+class Ran(NamedTuple):
+    """Messages a second, mean events an append, the 99th percentile of a caller's wait, the ledger's name."""
+
+    rate: float
+    an_append: float
+    p99_ms: float
+    ledger: str
+
+
+Measure = Callable[[Place, int, int, int], Ran]
 
 
 def _sessions(ledger: Ledger, count: int) -> list[tuple[str, str]]:
-    futures = []
-    for number in range(count):
-        user = f"user-{number}"
-        futures.append((user, ledger.create_session("acme", user).session_id))
-    return futures
+    """(user, session id) of that many new sessions, one a user."""
+    under_way = [(f"user-{n}", ledger.submit(CreateSession(tenant="acme", user=f"user-{n}"))) for n in range(count)]
+    return [(user, cast(SessionStarted, future.result()).session_id) for user, future in under_way]
 
 
-def one_caller(messages: int) -> float:
-    """Messages a second of one thread that waits for each."""
-    with tempfile.TemporaryDirectory() as directory, _ledger(directory) as ledger:
-        [(user, session)] = _sessions(ledger, 1)
-        started = time.perf_counter()
-        for _ in range(messages):
-            ledger.add_message("acme", user, session, role="user", content=CONTENT)
-        return messages / (time.perf_counter() - started)
+def one_caller(place: Place, messages: int) -> Ran:
+    """One thread that waits for each message."""
+    return threads(place, messages, 1, 1)
 
 
-def threads(messages: int, callers: int, sessions: int, **options: object) -> tuple[float, float]:
-    """(messages a second, mean messages an append) of `callers` threads over `sessions` sessions."""
-    with tempfile.TemporaryDirectory() as directory, _ledger(directory, **options) as ledger:
+def threads(place: Place, messages: int, callers: int, sessions: int, **options: object) -> Ran:
+    """`callers` threads over `sessions` sessions, one message each at a time."""
+    with place.opened(**options) as ledger:
         of = _sessions(ledger, sessions)
         each = messages // callers
+        waits: list[float] = []
 
         def call(number: int) -> None:
             user, session = of[number % sessions]
+            mine = []
             for _ in range(each):
+                began = time.perf_counter()
                 ledger.add_message("acme", user, session, role="user", content=CONTENT)
+                mine.append(time.perf_counter() - began)
+            waits.extend(mine)
 
         workers = [threading.Thread(target=call, args=(number,)) for number in range(callers)]
-        before = _appends(directory)
+        before = place.appends(ledger)
         started = time.perf_counter()
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        rate = each * callers / (time.perf_counter() - started)
-        return rate, each * callers / max(_appends(directory) - before, 1)
+        took_s = time.perf_counter() - started
+        return _ran(place, ledger, each * callers, took_s, before, waits)
 
 
-def in_loop(messages: int, callers: int, sessions: int, **options: object) -> tuple[float, float]:
+def in_loop(place: Place, messages: int, callers: int, sessions: int, **options: object) -> Ran:
     """The same with asyncio tasks."""
-    with tempfile.TemporaryDirectory() as directory, _ledger(directory, **options) as ledger:
+    with place.opened(**options) as ledger:
         of = _sessions(ledger, sessions)
         each = messages // callers
+        waits: list[float] = []
 
         async def call(number: int) -> None:
             user, session = of[number % sessions]
             aio = ledger.aio
             for _ in range(each):
+                began = time.perf_counter()
                 await aio.add_message("acme", user, session, role="user", content=CONTENT)
+                waits.append(time.perf_counter() - began)
 
         async def run() -> float:
             started = time.perf_counter()
             await asyncio.gather(*(call(number) for number in range(callers)))
-            return each * callers / (time.perf_counter() - started)
+            return time.perf_counter() - started
 
-        before = _appends(directory)
-        rate = asyncio.run(run())
-        return rate, each * callers / max(_appends(directory) - before, 1)
+        before = place.appends(ledger)
+        took_s = asyncio.run(run())
+        return _ran(place, ledger, each * callers, took_s, before, waits)
 
 
-def bulk(messages: int, a_session: int = 10, **options: object) -> tuple[float, float]:
-    """(messages a second, mean events an append) of imported sessions, from parsed input."""
-    with tempfile.TemporaryDirectory() as directory, _ledger(directory, **options) as ledger:
+def bulk(place: Place, messages: int, a_session: int = 10, **options: object) -> Ran:
+    """Imported sessions of `a_session` messages, from parsed input."""
+    with place.opened(**options) as ledger:
         history = tuple(
             ImportedMessage("user" if n % 2 else "assistant", CONTENT, occurred_at=1_700_000_000_000_000 + n)
             for n in range(a_session)
         )
         sessions = messages // a_session
         users = [f"user-{n % 300}" for n in range(sessions)]
-        before = _appends(directory)
+        before = place.appends(ledger)
         started = time.perf_counter()
-        window: list[object] = []
+        window: list[Future[Result]] = []
         for number in range(sessions):
             user = users[number]
             session_id = derived_session_id(f"bench:{number}", 1_700_000_000_000_000, slot_of_user("acme", user))
@@ -110,20 +121,18 @@ def bulk(messages: int, a_session: int = 10, **options: object) -> tuple[float, 
             )
             if len(window) >= 500:
                 for future in window[:250]:
-                    future.result()  # type: ignore[attr-defined]
+                    future.result()
                 del window[:250]
         for future in window:
-            future.result()  # type: ignore[attr-defined]
-        rate = sessions * a_session / (time.perf_counter() - started)
-        return rate, sessions * (a_session + 2) / max(_appends(directory) - before, 1)
+            future.result()
+        took_s = time.perf_counter() - started
+        ran = _ran(place, ledger, sessions * a_session, took_s, before, [])
+        return ran._replace(an_append=ran.an_append * (a_session + 2) / a_session)
 
 
-def _appends(directory: str) -> int:
-    """How many appends the log holds, so that the floor can commit batches of the same size."""
-    connection = sqlite3.connect(f"file:{directory}/log.db?mode=ro", uri=True)
-    (count,) = connection.execute("SELECT count(*) FROM batches").fetchone()
-    connection.close()
-    return int(count)
+def _ran(place: Place, ledger: Ledger, messages: int, took_s: float, before: int, waits: list[float]) -> Ran:
+    p99_ms = statistics.quantiles(waits, n=100)[98] * 1000 if waits else 0.0
+    return Ran(messages / took_s, messages / max(place.appends(ledger) - before, 1), p99_ms, ledger.name)
 
 
 def _floor(measure: Callable[[Path], float]) -> float:
@@ -148,9 +157,10 @@ def lines(scale: float) -> list[Line]:
     """The write figures; `scale` 1.0 takes about two minutes."""
     count = int(20_000 * scale)
     result: list[Line] = []
+    place = SQLitePlace()
 
     few = max(count // 20, 50)
-    pair = in_turns(lambda: one_caller(few), lambda: _floor(lambda path: floors.library_saves(path, few)))
+    pair = in_turns(lambda: one_caller(place, few).rate, lambda: _floor(lambda path: floors.library_saves(path, few)))
     result.append(_line("SQLite, 1 caller", "the library's save an event", 1.0, *pair))
 
     each = floors.interleaved(max(count // 4, CALLERS), CALLERS, VALUE_BYTES)
@@ -159,9 +169,9 @@ def lines(scale: float) -> list[Line]:
         note: list[float] = []
 
         def figure(measure: Measure = measure, note: list[float] = note) -> float:
-            rate, mean = measure(count, CALLERS, CALLERS)
-            note.append(mean)
-            return rate
+            ran = measure(place, count, CALLERS, CALLERS)
+            note.append(ran.an_append)
+            return ran.rate
 
         pair = in_turns(figure, lambda: _floor(lambda path: floors.bare_threads(path, each, CALLERS)))
         batch = statistics.median(note)
@@ -170,21 +180,22 @@ def lines(scale: float) -> list[Line]:
 
     rows = floors.interleaved(count, CALLERS, VALUE_BYTES)
     pair = in_turns(
-        lambda: in_loop(count, CALLERS, CALLERS)[0],
+        lambda: in_loop(place, count, CALLERS, CALLERS).rate,
         lambda: _floor(lambda path: floors.bare_batches(path, rows, max(int(batch), 1))),
     )
     result.append(_line(f"SQLite, {CALLERS} callers, asyncio", f"sqlite3, {batch:.0f} a commit", 0.3, *pair))
 
-    size = bulk(count)[1]
+    size = bulk(place, count).an_append
     rows = floors.in_order(count * 2, 12, VALUE_BYTES)
     pair = in_turns(
-        lambda: bulk(count * 2)[0], lambda: _floor(lambda path: floors.bare_batches(path, rows, max(int(size), 1)))
+        lambda: bulk(place, count * 2).rate,
+        lambda: _floor(lambda path: floors.bare_batches(path, rows, max(int(size), 1))),
     )
     result.append(_line("SQLite, bulk, 10 messages a session", f"sqlite3, {size:.0f} a commit", 0.33, *pair))
 
-    pair = in_turns(lambda: bulk(count * 2)[0], lambda: bulk(count * 2, encryption="none")[0])
+    pair = in_turns(lambda: bulk(place, count * 2).rate, lambda: bulk(place, count * 2, encryption="none").rate)
     result.append(_line("sealed, bulk, 10 messages a session", "the same with encryption none", 0.85, *pair))
 
-    pair = in_turns(lambda: threads(count // 2, 10, 1)[0], lambda: threads(count // 2, 10, 10)[0])
+    pair = in_turns(lambda: threads(place, count // 2, 10, 1).rate, lambda: threads(place, count // 2, 10, 10).rate)
     result.append(_line("one session, 10 callers", "10 sessions, 10 callers", 0.8, *pair))
     return result
