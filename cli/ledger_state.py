@@ -153,7 +153,10 @@ def quarantine(
 
 
 def lag(url: Url = None, as_json: AsJson = False) -> None:
-    """Say how far the views are behind the log; nothing is folded. Exit code 1 when a partition is stopped."""
+    """Say how far the views are behind the log; nothing is folded. Exit code 1 when a partition is stopped.
+
+    "undecided" (Kafka) is the high watermark less the last stable offset: where it stays, a transaction hangs.
+    """
     from session_ledger.cli.opening import settings, url_of
     from session_ledger.cli.output import table, write_json
     from session_ledger.consumers.views import Views
@@ -163,8 +166,8 @@ def lag(url: Url = None, as_json: AsJson = False) -> None:
     if as_json:
         write_json({"partitions": [{**_fields(row), "behind": row.behind} for row in rows]})
     else:
-        shown = [(_name(r.partition), r.end, r.position, r.behind, r.quarantined, r.stopped) for r in rows]
-        table(("partition", "log ends at>", "views at>", "behind>", "quarantined>", "stopped"), shown)
+        shown = [(_name(r.partition), r.end, r.position, r.behind, r.undecided, r.quarantined, r.stopped) for r in rows]
+        table(("partition", "log ends at>", "views at>", "behind>", "undecided>", "quarantined>", "stopped"), shown)
     raise typer.Exit(1 if any(row.stopped for row in rows) else 0)
 
 

@@ -31,6 +31,8 @@ class Lag:
     """Records that were stepped over on purpose."""
     stopped: str | None = None
     """Why the partition is not followed any more, where this projector has found that."""
+    undecided: int = 0
+    """Offsets of Kafka that are written and not stable yet (high watermark less last stable offset)."""
 
     @property
     def behind(self) -> int:
@@ -169,7 +171,8 @@ class Projector:
         for number in range(-1, len(self._log.partitions)):
             end, position = self.partition(number).end(), self._store.position(number)
             reason = str(stopped[number]) if number in stopped else None
-            rows.append(Lag(number, end, position, len(self._store.quarantined(number)), reason))
+            quarantined, undecided = len(self._store.quarantined(number)), self.partition(number).undecided()
+            rows.append(Lag(number, end, position, quarantined, reason, undecided))
         return rows
 
     def wait(self, partition: int, position: int, timeout_s: float) -> None:

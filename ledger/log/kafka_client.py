@@ -42,6 +42,7 @@ REQUEST_TIMEOUT_MS = 5_000  # one answer of a broker that lives
 BOOTSTRAP_TIMEOUT_MS = 5_000  # the first answer of any broker
 FETCH_WAIT_MS = 50  # a fetch at the end of the log holds its connection this long, so a seek waits for it
 POLL_RECORDS = 2_000
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1  # isolation levels
 JOIN_TIMEOUT_MS = 15_000  # a first join waits group.initial.rebalance.delay.ms, a later one for the other members
 BEAT_TIMEOUT_MS = 2_000  # shorter than a third of a session
 COORDINATOR_TIMEOUT_S = 10.0  # a group's first coordinator in a new cluster, or the next one after a broker's end
@@ -158,14 +159,18 @@ class Cluster:
         """The last stable offset: every record before it is committed or aborted."""
         return self._offset(topic, partition, OffsetSpec.LATEST)
 
+    def high_watermark(self, topic: str, partition: int) -> int:
+        """The offset after the last one that enough replicas hold, of open transactions too."""
+        return self._offset(topic, partition, OffsetSpec.LATEST, READ_UNCOMMITTED)
+
     def beginning(self, topic: str, partition: int) -> int:
         """The first offset that the partition still holds."""
         return self._offset(topic, partition, OffsetSpec.EARLIEST)
 
-    def _offset(self, topic: str, partition: int, which: OffsetSpec) -> int:
+    def _offset(self, topic: str, partition: int, which: OffsetSpec, isolation: int = READ_COMMITTED) -> int:
         part = ListOffsetsRequest.ListOffsetsTopic.ListOffsetsPartition(partition_index=partition, timestamp=which)
         topics = [ListOffsetsRequest.ListOffsetsTopic(name=topic, partitions=[part])]
-        request = ListOffsetsRequest(isolation_level=1, topics=topics, min_version=4, max_version=7)
+        request = ListOffsetsRequest(isolation_level=isolation, topics=topics, min_version=4, max_version=7)
         at = topic, partition
         deadline_s = time.monotonic() + COORDINATOR_TIMEOUT_S
         while True:

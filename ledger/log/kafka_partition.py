@@ -277,6 +277,10 @@ class KafkaPartition(RecordedPartition):
         with self._changed:
             return self._changed.wait_for(lambda: self._closed or self._end > after, timeout_s)
 
+    def undecided(self) -> int:
+        """See the port: the high watermark less the last stable offset."""
+        return self._reader.undecided()
+
     def clock_us(self) -> int | None:
         """The broker's clock, set by every append and proof; None for a reader and where the topic does not tell."""
         offset_us = self._clock_offset_us

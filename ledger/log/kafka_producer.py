@@ -31,7 +31,14 @@ from kafka.protocol.producer import (
 from kafka.record.util import calc_crc32c
 
 from session_ledger.ledger.log.kafka_batch import Compression, ProducerState, record_batch
-from session_ledger.ledger.log.kafka_client import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS, common, said, translated
+from session_ledger.ledger.log.kafka_client import (
+    BOOTSTRAP_TIMEOUT_MS,
+    READ_COMMITTED,
+    REQUEST_TIMEOUT_MS,
+    common,
+    said,
+    translated,
+)
 from session_ledger.ledger.log.kafka_types import (
     MESSAGE_BYTES_MAX,
     ClientOptions,
@@ -48,7 +55,6 @@ INIT_TIMEOUT_S = 5.0  # a first producer waits for the markers of its predecesso
 BATCH_OVERHEAD_BYTES = 1024  # of a record batch and its request, from above
 SEQUENCES = 1 << 31  # sequence numbers wrap
 TRANSACTION_COORDINATOR = 1
-READ_COMMITTED = 1
 LATEST = -1
 RETRY_S = 0.1  # a broker that is away, a coordinator that is loading
 BUSY_RETRY_S = 0.001  # the markers of the transaction before are being written: a matter of milliseconds

@@ -123,6 +123,13 @@ class PartitionReader:
         with self._errors():
             return self._cluster.stable_end(self._topic, self._partition)
 
+    def undecided(self) -> int:
+        """The high watermark less the last stable offset: what is written and neither committed nor aborted."""
+        self._assert_open()
+        with self._errors():
+            stable = self._cluster.stable_end(self._topic, self._partition)
+            return max(self._cluster.high_watermark(self._topic, self._partition) - stable, 0)
+
     def await_stable(self, offset: int, timeout_s: float) -> None:
         """Return once the last stable offset is behind that offset. Raises LogUnavailable."""
         deadline_s = time.monotonic() + timeout_s

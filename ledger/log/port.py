@@ -90,6 +90,14 @@ class PartitionLog(ApplicationRecorder):
     def clock_us(self) -> int | None:
         """The log's own clock (a broker's), microseconds since the epoch; None where it is this machine's."""
 
+    def undecided(self) -> int:
+        """How many places at the end of the log are written and neither committed nor aborted yet (0 but for Kafka).
+
+        More than a moment's worth says that a transaction hangs: what stands behind it is visible to no reader.
+        Raises LogUnavailable.
+        """
+        return 0
+
     @abstractmethod
     def close(self) -> None:
         """Give up ownership and release what is open. Idempotent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from session_ledger.consumers.projector import Projector, targets
@@ -10,6 +12,9 @@ from session_ledger.consumers.views import Views
 from session_ledger.consumers.wiring import open_store
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.log.kafka import KafkaLog
+from session_ledger.ledger.log.kafka_producer import Producer
+from session_ledger.ledger.log.kafka_records import barrier
+from session_ledger.ledger.log.kafka_types import ClientOptions
 from tests.projections.rows import rows_in
 from tests.projections.world import CODEC, World
 
@@ -51,3 +56,19 @@ def test_views_are_opened_beside_a_ledger_on_kafka(
             assert ("Billing", 1) == (session.title, session.messages)
             views.refresh(targets(ledger.positions()))
             assert [0, 0, 0] == [row.behind for row in views.projector.lag()]
+
+
+def test_lag_shows_what_stands_behind_a_hanging_transaction(
+    kafka: str, ledger_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The high watermark less the last stable offset, of that partition alone; 0 again when the transaction ends."""
+    url = f"kafka://{kafka}/{ledger_name}?partitions=2&replica={tmp_path_factory.mktemp('replica')}"
+    with Ledger.open(url), Views.open(url) as views:
+        hanging = Producer(ClientOptions(kafka, "test"), "hanging", f"{ledger_name}.events", 1)
+        hanging.send([barrier(), barrier(), barrier()])
+        assert [0, 0, 3] == [row.undecided for row in views.projector.lag()]
+        hanging.abort()
+        hanging.close()
+        deadline_s = time.monotonic() + 10
+        while any(row.undecided for row in views.projector.lag()):
+            assert time.monotonic() < deadline_s
