@@ -18,139 +18,116 @@ import tempfile
 import time
 import types
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from types import MappingProxyType
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.broker.libs import ensure_libs
+from tests.broker.server import READY_S, Server, free_port
 
-READY_S = 60  # a cold Java on a busy machine; 3 s when idle
-STOP_S = 20  # an orderly shutdown
-PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind_proxy},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
-log.dirs={data}/log
-default.replication.factor=1
-min.insync.replicas=1
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-group.initial.rebalance.delay.ms=0
-broker.session.timeout.ms=2000
-broker.heartbeat.interval.ms=500
-message.max.bytes=4194304
-auto.create.topics.enable=false
-"""
+JAVA = [
+    "java",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+]
 
 
-class Broker:
+class Broker(Server):
     """One broker process and its data. `start` after `kill` or `stop` brings it back on the same port and data."""
 
-    def __init__(self, data: Path, port: int | None = None) -> None:
-        """`data` is made and formatted when it is empty; without `port` a free one is taken."""
-        self.data = data
+    def __init__(
+        self,
+        data: Path,
+        port: int | None = None,
+        *,
+        properties: Mapping[str, str] = MappingProxyType({}),
+        form: Sequence[str] = (),
+        cluster_id: str | None = None,
+    ) -> None:
+        """`data` is made and formatted when it is empty; without `port` a free one is taken.
+
+        `properties` of Kafka replace those of a broker alone; `form` are further arguments of the storage tool.
+        """
+        super().__init__("broker", data)
         self.port = port or free_port()
-        self._controller = free_port()
+        self.controller_port = free_port()
         self.proxy_port = free_port()
         """Where clients of `behind_proxy_port` are sent: a test may put a proxy there."""
         self.behind_proxy_port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self.properties = dict(properties)
+        """Of Kafka; what is changed here applies from the next start."""
+        self._form = form
+        self._cluster_id = cluster_id or new_cluster_id()
 
     @property
     def bootstrap(self) -> str:
         """``127.0.0.1:PORT``."""
         return f"127.0.0.1:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        """The process id of the running broker."""
-        assert self._process is not None, "the broker is not running"
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        """Format if new, start, and return when it answers. Raises RuntimeError with the end of its log."""
-        libs = ensure_libs()
+    def start(self, wait: bool = True) -> None:
+        """Format if new and start; with `wait` return when it answers. Raises RuntimeError with the end of its log."""
+        java = [*JAVA, "-cp", f"{ensure_libs()}/*"]
         self.data.mkdir(parents=True, exist_ok=True)
-        properties = self.data / "server.properties"
-        ports = {"port": self.port, "behind_proxy": self.behind_proxy_port, "proxy": self.proxy_port}
-        properties.write_text(PROPERTIES.format(**ports, controller=self._controller, data=self.data))
-        java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        java += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{libs}/*"]
+        file = self.data / "server.properties"
+        file.write_text("".join(f"{name}={value}\n" for name, value in self._all_properties().items()))
         if not (self.data / "log" / "meta.properties").exists():
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
-            form = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+            form = [*java, "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(file), *self._form]
             done = subprocess.run(form, capture_output=True, text=True, timeout=READY_S, check=False)
             if done.returncode != 0:
                 raise RuntimeError(f"formatting the broker's storage failed:\n{done.stdout}{done.stderr}")
-        with self.output.open("ab") as output:
-            command = [*java, "kafka.Kafka", str(properties)]
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-        self._wait_ready(self._process)
+        self._launch([*java, "kafka.Kafka", str(file)])
+        if wait:
+            self.await_ready()
 
-    @property
-    def output(self) -> Path:
-        """The file that holds what the broker wrote to its standard output and error."""
-        return self.data / "broker.log"
+    def _all_properties(self) -> dict[str, str]:
+        here, controller = "127.0.0.1", f"127.0.0.1:{self.controller_port}"
+        proxied = f"PROXIED://{here}:{self.behind_proxy_port}", f"PROXIED://{here}:{self.proxy_port}"
+        return {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},{proxied[0]},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap},{proxied[1]}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": str(self.data / "log"),
+            **replicated(1),
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.num.partitions": "4",
+            "group.initial.rebalance.delay.ms": "0",
+            "broker.session.timeout.ms": "2000",
+            "broker.heartbeat.interval.ms": "500",
+            "message.max.bytes": "4194304",
+            "auto.create.topics.enable": "false",
+            **self.properties,
+        }
 
-    def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
-        deadline_s = time.monotonic() + READY_S
-        while time.monotonic() < deadline_s:
-            if process.poll() is not None:
-                tail = self.output.read_text(errors="replace")[-3000:]
-                raise RuntimeError(f"the broker ended with {process.returncode}:\n{tail}")
-            if _answers(self.port):
-                return
-            time.sleep(0.1)
-        self.kill()
-        raise RuntimeError(f"the broker was not ready within {READY_S} s; see {self.output}")
-
-    def stop(self) -> None:
-        """Shut down in order. Idempotent."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-
-    def kill(self) -> None:
-        """kill -9: what was not flushed to the operating system is lost. Idempotent."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def await_ready(self) -> None:
+        """Return when it answers; RuntimeError with the end of its log if it does not."""
+        self._wait_ready(lambda: _answers(self.port))
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def replicated(factor: int) -> dict[str, str]:
+    """Properties: topics of that replication factor, in sync on one broker less, Kafka's own too."""
+    copies, in_sync = str(factor), str(max(factor - 1, 1))
+    return {
+        "default.replication.factor": copies,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": in_sync,
+    }
+
+
+def new_cluster_id() -> str:
+    """As Kafka's storage tool draws one."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
 
 
 API_VERSIONS_REQUEST = b"\x00\x00\x00\x0e\x00\x12\x00\x00\x00\x00\x00\x01\x00\x04test"  # key 18, version 0
