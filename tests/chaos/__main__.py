@@ -14,12 +14,24 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
+from tests.chaos.nemesis import Fault, kinds_of, plan
 from tests.chaos.run import run
 
 SHOWN_MAX = 20
+
+
+def lasting(faults: Iterator[Fault], seconds: float) -> Iterator[Fault]:
+    """As many of them as begin within that time, each told."""
+    ends_s = time.monotonic() + seconds
+    while (left_s := ends_s - time.monotonic()) > 0:
+        fault = next(faults)
+        print(f"{left_s:6.0f} s left: {fault.kind}, {fault.seconds:.1f} s", flush=True)
+        yield fault
 
 
 def main() -> int:
@@ -41,7 +53,8 @@ def main() -> int:
     print(f"chaos: seed {seed}, {given.seconds:g} s on {given.log}, evidence in {directory}", flush=True)
     failed = True
     try:
-        report = run(directory, seed, given.seconds, given.log, given.brokers)
+        faults = lasting(plan(seed, kinds_of(given.log, given.brokers)), given.seconds)
+        report = run(directory, seed, faults, given.log, given.brokers)
         print(report.table())
         failed = bool(report.violations)
         if failed:

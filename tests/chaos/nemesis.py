@@ -46,9 +46,14 @@ SECONDS: dict[str, tuple[float, float]] = {
     "clock_far": (1, 3),
     "kill_leader": (0, 4),
 }
-SQLITE = ("kill_owner", "kill_client", "take_over", "pause_owner", "clock_near")
-ONE_BROKER = tuple(kind for kind in SECONDS if kind != "kill_leader")
-THREE_BROKERS = tuple(SECONDS)
+_SQLITE = ("kill_owner", "kill_client", "take_over", "pause_owner", "clock_near")
+
+
+def kinds_of(log: str, brokers: int) -> Sequence[str]:
+    """What can happen to a ledger on that log."""
+    if log == "sqlite":
+        return _SQLITE
+    return [kind for kind in SECONDS if brokers > 1 or kind != "kill_leader"]
 
 
 def plan(seed: str, kinds: Sequence[str]) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ import statistics
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
 from tests.chaos.checker import Violation, check, read_whole
 from tests.chaos.history import History, Outcome, Recorder, read
-from tests.chaos.nemesis import ONE_BROKER, SQLITE, THREE_BROKERS, Nemesis, plan
+from tests.chaos.nemesis import Fault, Nemesis
 from tests.chaos.world import SERVE_S, NotServing, World
 from tests.ledger.support import Stored, assert_folds_equal_the_log, keys_in_vault
 
@@ -48,10 +49,12 @@ class Report:
         """One more violation."""
         self.violations.append(Violation(kind, message))
 
-    @property
-    def acknowledged(self) -> int:
-        """Commands that were acknowledged."""
-        return sum(one.outcome is Outcome.ACKNOWLEDGED for one in self.history.tries)
+    def assert_it_shows_something(self) -> None:
+        """A run without an acknowledgement, or without a fault, is a failure of its own."""
+        if not any(one.outcome is Outcome.ACKNOWLEDGED for one in self.history.tries):
+            self.add("idle", "nothing was acknowledged: this run shows nothing")
+        if not self.faults:
+            self.add("idle", "no fault was injected: this run shows nothing")
 
     def table(self) -> str:
         """The summary."""
@@ -94,8 +97,8 @@ class Onlooker:
         self._thread.join()
 
 
-def run(directory: Path, seed: str, seconds: float, log: str, brokers: int) -> Report:
-    """Run and judge. The directory keeps the evidence; the caller removes it."""
+def run(directory: Path, seed: str, faults: Iterable[Fault], log: str = "kafka", brokers: int = 1) -> Report:
+    """Inject these faults, one after the other, and judge. The directory keeps the evidence; the caller removes it."""
     report = Report()
     wall_us_at_0 = (time.time_ns() - time.monotonic_ns()) // 1000
     partitions = PARTITIONS if log == "kafka" else 1
@@ -105,7 +108,9 @@ def run(directory: Path, seed: str, seconds: float, log: str, brokers: int) -> R
         onlooker = Onlooker(world.url(), recorder)
         nemesis = Nemesis(world)
         try:
-            _torment(world, nemesis, seed, seconds)
+            world.owner()
+            for fault in faults:
+                nemesis.inject(fault)
             _heal(world)
         except (NotServing, RuntimeError) as error:  # of a server that did not start
             report.add("liveness", str(error))
@@ -114,18 +119,6 @@ def run(directory: Path, seed: str, seconds: float, log: str, brokers: int) -> R
         report.faults, report.takeovers_s = nemesis.injected, nemesis.takeovers_s
         judge(world, recorder, report, wall_us_at_0)
     return report
-
-
-def _torment(world: World, nemesis: Nemesis, seed: str, seconds: float) -> None:
-    kinds = SQLITE if world.log == "sqlite" else ONE_BROKER if len(world.brokers) == 1 else THREE_BROKERS
-    world.owner()
-    ends_s = time.monotonic() + seconds
-    for fault in plan(seed, kinds):
-        if time.monotonic() > ends_s:
-            return
-        left = ends_s - time.monotonic()
-        print(f"{left:6.0f} s left: {fault.kind}, {fault.seconds:.1f} s", flush=True)
-        nemesis.inject(fault)
 
 
 def _heal(world: World) -> None:
@@ -168,10 +161,7 @@ def judge(world: World, recorder: Recorder, report: Report, wall_us_at_0: int) -
     for worker in world.workers:
         if "Traceback" in (text := worker.errors.read_text()):
             report.add("problem", f"{worker.name} wrote to its stderr: {text[-2000:]}")
-    if not report.acknowledged:
-        report.add("idle", "nothing was acknowledged: this run shows nothing")
-    if not report.faults:
-        report.add("idle", "no fault was injected: this run shows nothing")
+    report.assert_it_shows_something()
 
 
 def _settle(ledger: Ledger, command: Command, recorder: Recorder) -> None:
