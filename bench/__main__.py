@@ -8,7 +8,7 @@ import platform
 import re
 from pathlib import Path
 
-from bench import folding, kafka, memory, reads, writes
+from bench import folding, kafka, memory, reads, takeover, writes
 from bench.report import Line, table
 from session_ledger.ledger.collector import quiet_collector
 
@@ -21,7 +21,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a twentieth of the work: shows that it runs")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
-    parser.add_argument("--only", choices=("writes", "folding", "reads", "memory", "kafka"), help="one group")
+    parser.add_argument(
+        "--only", choices=("writes", "folding", "reads", "memory", "kafka", "takeover"), help="one group"
+    )
+    parser.add_argument(
+        "--kills", type=int, help=f"of --only takeover: {takeover.KILLS}, a quarter of an hour; else none"
+    )
     options = parser.parse_args()
     quiet_collector()  # as `session-ledger serve` and `import` do; the floors run under it as well
     scale = 0.05 if options.quick else 1.0
@@ -39,6 +44,8 @@ def main() -> None:
         lines += memory.lines(scale)
     if options.only in (None, "kafka"):
         lines += kafka.lines(scale)
+    if options.only == "takeover" or options.kills:
+        lines += takeover.lines(options.kills or takeover.KILLS)
     if options.json:
         print(json.dumps({"python": platform.python_version(), "lines": [line.as_json() for line in lines]}, indent=1))
         return

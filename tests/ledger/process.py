@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -16,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from session_ledger.domain.errors import SessionLedgerError
 from session_ledger.domain.results import Result
 from session_ledger.ledger.ledger import Ledger
+from tests.chaos.history import Outcome, Recorder
+from tests.chaos.workload import Known, Workload, setting_up
 
 _printing = threading.Lock()
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,39 +47,27 @@ def create(ledger: Ledger, argument: str) -> None:
 
 
 def write(ledger: Ledger, argument: str) -> None:
-    """Write without end from that many threads: sessions that evict, hold agents and end."""
-    for _ in range(4):
-        try:
-            ledger.register_agent("t", "helper")
-        except SessionLedgerError as error:
-            tell(error=error.code)
-    for number in range(int(argument)):
-        threading.Thread(target=_write, args=(ledger, f"u{number}"), daemon=True).start()
+    """Run random commands without end from that many threads; prints the history of them."""
+    recorder, known = Recorder(sys.stdout.fileno(), str(os.getpid())), Known()
+    partitions = len(ledger.positions()) - 1
+    for command in setting_up(partitions):
+        with recorder.trying(command) as answer:
+            answer.result = ledger.submit(command).result()
+    for _ in range(int(argument)):
+        workload = Workload(random.Random(), known, partitions)
+        threading.Thread(target=_write, args=(ledger, recorder, workload, known), daemon=True).start()
     time.sleep(600)
 
 
-def _write(ledger: Ledger, user: str) -> None:
-    ledger.set_user_limits("t", user, max_sessions=2)
+def _write(ledger: Ledger, recorder: Recorder, workload: Workload, known: Known) -> None:
     while True:
-        try:
-            started = ledger.create_session("t", user, title="hello")
-            session = started.session_id
-            done: list[tuple[str, Result]] = [("create_session", started)]
-            for _ in range(3):
-                done.append(("add_message", ledger.add_message("t", user, session, role="user", content="hi")))
-            try:
-                done.append(("acquire_agent", ledger.acquire_agent("t", user, session, "helper")))
-                if ord(session[-1]) % 2:
-                    done.append(("end_session", ledger.end_session("t", user, session)))
-            except SessionLedgerError as error:
-                if error.code != "no_agent_available":
-                    raise
-            for what, result in done:
-                tell(what=what, command_id=result.command_id, partition=result.partition, position=result.position)
-        except SessionLedgerError as error:
-            tell(error=error.code, command_id=error.command_id)
-            if not error.retriable:
-                return
+        command = workload.next()
+        with recorder.trying(command) as answer:
+            answer.result = ledger._run(command, Result)  # as every method of the facade does
+        if answer.result is not None:
+            known.learn(command, answer.result)
+        elif answer.outcome is not Outcome.REFUSED:
+            return
 
 
 DO = {"own": own, "create": create, "write": write}

@@ -150,6 +150,7 @@ def fold(found: list[Stored], partition: int = 0) -> Folded:
 def assert_folds_equal_the_log(ledger: Ledger) -> None:
     """Every account, the agents and how sessions ended are what the log folds to from position 1."""
     found = stored(ledger)
+    begun_by = {one.event.originator_id: (one.event.tenant, one.event.user) for one in reversed(found)}
     for partition in range(len(shards_of(ledger)._shards)):
         folded = fold(found, partition)
         folds = partition_folds(ledger, partition)
@@ -162,8 +163,7 @@ def assert_folds_equal_the_log(ledger: Ledger) -> None:
                 assert account == seen, f"{account}\n{seen}"
             assert DUMP(folded.agents) == DUMP(folds._agents)
             for session_id, how in folded.ended.items():
-                who = next(one.event for one in found if one.event.originator_id == session_id)
-                assert (how, False) == folds._stream(session_id, (who.tenant, who.user))
+                assert (how, False) == folds._stream(session_id, begun_by[session_id])
 
         shard_of(ledger, partition).call(look)
 

@@ -2,127 +2,130 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from session_ledger.domain.commands import Command, CreateSession
 from session_ledger.domain.errors import NotOwner
-from session_ledger.domain.events import (
-    AgentReleased,
-    Event,
-    MessageAdded,
-    SessionCreated,
-    SessionEnded,
-    SessionEvicted,
-)
-from session_ledger.domain.ids import format_id
+from session_ledger.domain.ids import parse_id
+from session_ledger.domain.results import Result
 from session_ledger.ledger.ledger import Ledger
-from tests.ledger.process import line, lines, started
-from tests.ledger.support import Stored, assert_folds_equal_the_log, judged, keys_in_vault, stored
+from session_ledger.ledger.log.port import Log
+from session_ledger.ledger.open import open_log
+from session_ledger.ledger.settings import Settings
+from session_ledger.ledger.url import parse_url
+from tests.chaos.checker import check, read_whole
+from tests.chaos.history import History, Outcome, Recorder, Try, parse, read
+from tests.ledger.process import started
+from tests.ledger.support import assert_folds_equal_the_log, fresh_id, keys_in_vault, stored
 
 ROUNDS, KAFKA_ROUNDS = 16, 3
-SQLITE_THREADS, KAFKA_THREADS = "24", "24"
+THREADS = "24"
 
 
-def _killed(url: str, threads: str, luck: random.Random) -> list[dict[str, Any]]:
-    """What a writer had acknowledged when it was killed, at a random time after its first answer."""
-    with started(url, "write", threads) as process:
-        first = line(process)
-        time.sleep(luck.uniform(0, 0.25))
-        process.kill()
-        return [first, *lines(process)]
+class Crashes:
+    """Writers of one ledger that are killed under load, and the history of all commands that it was sent."""
 
+    def __init__(self, url: str, own: Path) -> None:
+        """`own`: the file of the commands that the test itself sends."""
+        self._url, self._luck, self._own = url, random.Random(), own
+        self._recorder = Recorder(os.open(own, os.O_CREAT | os.O_APPEND | os.O_WRONLY), "test")
+        self._killed = History()
 
-def _assert_acknowledged_once(found: list[Stored], told: list[dict[str, Any]]) -> None:
-    """Each acknowledged command is in the log, at the place that it was told, and nowhere else."""
-    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for one in found:
-        if one.event.command_id is not None:
-            places[format_id(one.event.command_id)].append((one.partition, one.record.position))
-    for one_told in told:
-        if "position" in one_told:
-            at = places[one_told["command_id"]]
-            assert (one_told["partition"], one_told["position"]) == at[-1]
-            first = at[0][1]
-            assert [(one_told["partition"], first + number) for number in range(len(at))] == at
+    def kill_one(self, threads: str = THREADS) -> None:
+        """Start a writer and kill it at a random time after its first answers."""
+        with started(self._url, "write", threads) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(50)]
+            time.sleep(self._luck.uniform(0, 0.25))
+            process.kill()
+            lines += process.stdout.readlines()
+        one = parse(lines)
+        assert any(each.wrote for each in one.tries), lines
+        self._killed.tries += one.tries
+        self._killed.problems += one.problems
 
+    def send(self, ledger: Ledger, command: Command | None = None) -> Result:
+        """Send a command, without one a session's creation; it must be acknowledged."""
+        sent = command or CreateSession(tenant="t", user="test", command_id=parse_id(fresh_id()))
+        with self._recorder.trying(sent) as answer:
+            answer.result = ledger.submit(sent).result()
+        assert answer.result is not None, answer.error
+        return answer.result
 
-def _assert_no_half_command(found: list[Stored], told: list[dict[str, Any]]) -> None:
-    """All events of a command, told or not: an eviction with its creation, an end with what the session held."""
-    commands: dict[bytes, list[Event]] = defaultdict(list)
-    held: dict[bytes, set[bytes]] = defaultdict(set)
-    for one in found:
-        event = one.event
-        if event.command_id is not None:
-            commands[event.command_id].append(event)
-        if type(event).__name__ == "AgentAcquired":
-            held[event.session_id].add(event.agent_id)  # type: ignore[attr-defined]
-        elif isinstance(event, AgentReleased):
-            held[event.session_id].discard(event.agent_id)
-    for events in commands.values():
-        last = events[-1]
-        for event in events:
-            if isinstance(event, SessionEvicted):
-                assert isinstance(last, SessionCreated)
-                assert last.session_id == event.replaced_by
-    over = {one.event.originator_id for one in found if isinstance(one.event, SessionEnded | SessionEvicted)}
-    assert not {session for session, agents in held.items() if agents} & over
-    messages = [one["position"] for one in told if one.get("what") == "add_message"]
-    by_position = {one.record.position: one.event for one in found if one.partition == 0}
-    assert all(isinstance(by_position[position], MessageAdded) for position in messages if position in by_position)
+    def settle(self, ledger: Ledger) -> None:
+        """Repeat every command whose writer was killed before it was answered; each is decided now."""
+        for one in self.history.unsettled():
+            command = one.command()
+            with self._recorder.trying(command) as answer:
+                answer.result = ledger.submit(command).result()
+        assert [] == self.history.unsettled()
 
+    @property
+    def history(self) -> History:
+        """Everything so far."""
+        own = read([self._own])
+        return History([*self._killed.tries, *own.tries], [*self._killed.problems, *own.problems])
 
-def test_a_killed_writer_on_sqlite(sqlite_url: str, directory: Path) -> None:
-    """After each kill: acknowledged once and whole, dense, every key in the vault, and the ledger goes on."""
-    luck = random.Random()
-    told: list[dict[str, Any]] = []
-    for _ in range(ROUNDS):
-        told += _killed(sqlite_url, SQLITE_THREADS, luck)
-        found = judged(stored(sqlite_url))
-        _assert_acknowledged_once(found, told)
-        _assert_no_half_command(found, told)
+    def acknowledged(self) -> list[Try]:
+        """The tries that were told where their events stand."""
+        return [one for one in self.history.tries if one.wrote]
+
+    def assert_right(self, log: Log, directory: Path) -> None:
+        """History and log agree, and every key that sealed anything is in the vault."""
+        found, broken = read_whole(log)
+        assert [] == broken + check(self.history, found)
+        assert [] == self.history.problems
         used = {key for one in found if (key := getattr(one.event, "key_id", None)) is not None}
         assert used <= keys_in_vault(directory)
+
+
+def test_a_killed_writer_on_sqlite(sqlite_url: str, directory: Path, tmp_path: Path) -> None:
+    """After each kill: acknowledged once and whole, dense, every key in the vault, and the ledger goes on."""
+    crashes = Crashes(sqlite_url, tmp_path / "own.jsonl")
+    for _ in range(ROUNDS):
+        crashes.kill_one()
+        log = open_log(parse_url(sqlite_url), Settings(), write=False)
+        crashes.assert_right(log, directory)
+        log.close()
         with sqlite3.connect(directory / "log.db") as connection:
             assert ("ok",) == connection.execute("PRAGMA integrity_check").fetchone()
         connection.close()
     with Ledger.open(sqlite_url) as ledger:
         assert_folds_equal_the_log(ledger)
-        repeated = [one for one in told if one.get("what") == "create_session"][-1]
-        after = ledger.positions()[0]
-        user = next(one.event.user for one in found if one.record.position == repeated["position"])
-        again = ledger.create_session("t", user, title="hello", command_id=repeated["command_id"])
-        assert (repeated["position"], True, after) == (again.position, again.repeated, ledger.positions()[0])
-        assert after + 1 == ledger.create_session("t", "after").position
-    assert sum("position" in one for one in told) > 100
-    assert not [one for one in told if one.get("error") not in (None, "no_agent_available", "session_not_active")]
+        first = [one for one in crashes.acknowledged() if one.what == "AddMessage"][-1]
+        after = ledger.positions()
+        again = crashes.send(ledger, first.command())
+        assert (first.position, True, after) == (again.position, again.repeated, ledger.positions())
+        assert after[0] + 1 == crashes.send(ledger).position
+        crashes.settle(ledger)
+        crashes.assert_right(ledger.log, directory)
+    assert len(crashes.acknowledged()) > 100
+    assert not [one for one in crashes.history.tries if one.outcome is Outcome.FAILED]
 
 
 @pytest.mark.kafka
 @pytest.mark.slow
-def test_a_killed_writer_on_kafka(kafka: str, ledger_name: str, directory: Path) -> None:
-    """The same on a broker, on several partitions."""
+def test_a_killed_writer_on_kafka(kafka: str, ledger_name: str, directory: Path, tmp_path: Path) -> None:
+    """The same on a broker, on several partitions; what had no answer is settled by a repeat."""
     url = f"kafka://{kafka}/{ledger_name}?partitions=2&replica={directory}"
-    luck = random.Random()
-    told: list[dict[str, Any]] = []
+    crashes = Crashes(url, tmp_path / "own.jsonl")
     for _ in range(KAFKA_ROUNDS):
-        told += _killed(url, KAFKA_THREADS, luck)
+        crashes.kill_one()
         with _open_after_kill(url) as ledger:  # waits until the killed owner's lease is over
-            found = judged(stored(ledger))
-            _assert_acknowledged_once(found, told)
-            _assert_no_half_command(found, told)
-            used = {key for one in found if (key := getattr(one.event, "key_id", None)) is not None}
-            assert used <= keys_in_vault(directory)
+            crashes.assert_right(ledger.log, directory)
             assert_folds_equal_the_log(ledger)
-            assert ledger.create_session("t", "after").created
-    assert sum("position" in one for one in told) > 20
+            crashes.settle(ledger)
+            crashes.send(ledger)
+            crashes.assert_right(ledger.log, directory)
+    assert len(crashes.acknowledged()) > 20
 
 
 def _open_after_kill(url: str) -> Ledger:
@@ -136,17 +139,15 @@ def _open_after_kill(url: str) -> Ledger:
             time.sleep(0.2)
 
 
-def test_the_owner_beside_a_killed_client_goes_on(sqlite_url: str) -> None:
+def test_the_owner_beside_a_killed_client_goes_on(sqlite_url: str, directory: Path, tmp_path: Path) -> None:
     """A client that is killed under load leaves whole commands; what it was told stands."""
-    luck = random.Random()
+    crashes = Crashes(sqlite_url, tmp_path / "own.jsonl")
     with Ledger.open(sqlite_url) as owner:
-        told: list[dict[str, Any]] = []
         for _ in range(3):
-            told += _killed(sqlite_url, "8", luck)
-            owner.create_session("t", "owner")
-        found = judged(stored(owner))
-        _assert_acknowledged_once(found, told)
-        _assert_no_half_command(found, told)
+            crashes.kill_one("8")
+            crashes.send(owner)
+        crashes.settle(owner)
+        crashes.assert_right(owner.log, directory)
         assert_folds_equal_the_log(owner)
 
 

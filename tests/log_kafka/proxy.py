@@ -35,7 +35,11 @@ class Proxy:
             if self.dark.is_set():
                 client.close()
                 continue
-            server = socket.create_connection(self._to)
+            try:
+                server = socket.create_connection(self._to)
+            except OSError:  # the broker is away
+                client.close()
+                continue
             self._open |= {client, server}
             swallowed = threading.Event()
             for pump in (self._requests, self._answers):
