@@ -1,8 +1,9 @@
 # Everything a developer runs. `make` alone lists the targets.
 #
 #   DIR=...     where `make demo` writes (default demo-data)
-#   ARGS=...    further arguments of pytest, of the bench or of the demo
+#   ARGS=...    further arguments of pytest, of the bench, of chaos or of the demo
 #   JOBS=...    test processes (default 2)
+#   SECONDS=... how long `make chaos` injects faults (default 60); SEED=... of an earlier run, to draw its faults again
 #   PYTHON=...  the interpreter for .venv (default: the first of python3.13, 3.12, 3.11, python3 that is 3.11 or later)
 
 BIN := .venv/bin
@@ -10,11 +11,13 @@ DIR ?= demo-data
 JOBS ?= 2
 ARGS ?=
 PYTHON ?=
+SECONDS := 60
+SEED :=
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types floors schemas-compatible compose bench kafka clean
+.PHONY: help demo test chaos check lint types floors schemas-compatible compose bench kafka clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z][a-z\/_.-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +28,10 @@ demo: .venv/.runtime ## a support portal of 300 users through the real path into
 test: .venv/.dev ## every test, with a real Kafka broker (SESSION_LEDGER_TEST_KAFKA=host:port, else one is started)
 	@$(BIN)/python tests/broker/broker.py ensure
 	$(PYTEST) -n $(JOBS) --dist loadgroup --durations 15 $(ARGS)
+
+chaos: .venv/.dev ## faults against a ledger on Kafka under load, judged by its history (SECONDS=60, SEED=, ARGS=)
+	@$(BIN)/python tests/broker/broker.py ensure
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: lint types floors schemas-compatible compose ## lint, format, types, floors, schema compatibility, the Compose file
 

@@ -229,7 +229,7 @@ def _order(
             behind = place > best[1] if kind == "order" else best[1] <= place <= end
             if not behind:
                 before = "" if best[2] is None else _of([best[2]])
-                message = f"{_of([by])} stands at {partition}:{place} of {end}, behind {before}"
+                message = f"{_of([by])} stands at {partition}:{place} of {end}, not behind {before}"
                 yield Violation(kind, message)
 
 

@@ -9,17 +9,18 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from session_ledger.ledger.log.kafka_producer import Producer
 from session_ledger.ledger.log.kafka_records import barrier
 from session_ledger.ledger.log.kafka_types import ClientError, ClientOptions
 from tests.chaos.processes import Worker
-from tests.chaos.world import NAME, PAUSE_MS, NotServing, World
+from tests.chaos.world import NAME, PAUSE_MS, SERVE_S, NotServing, World
 
 FAR_S = 90.0  # a clock so far off must not serve
 NEAR_S = 45.0
+HUSH_S = 1.0
+LEASE_S = 6.5  # after which a stopped owner has lost its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,11 @@ SECONDS: dict[str, tuple[float, float]] = {
     "kill_owner": (0, 0),
     "kill_client": (0, 1),
     "take_over": (0, 0),
-    "pause_owner": (6.5, 9.5),  # longer than the lease
+    "pause_owner": (1, 10),
     "kill_broker": (0, 3),
     "pause_broker": (0.5, 8),
-    "lose_answer": (0.2, 8),
-    "lose_commit": (0.2, 8),
+    "lose_answer": (0.2, 13),  # a commit is asked for again for 10 s; after that it is settled
+    "lose_commit": (0.2, 13),
     "foreign_transaction": (0.5, 12),
     "clock_near": (1, 3),
     "clock_far": (1, 3),
@@ -119,23 +120,33 @@ class Nemesis:
     def _take_over(self, fault: Fault) -> None:
         """A client puts out an owner that lives and serves."""
         began_ns = time.monotonic_ns()
-        self._other(self._world.owner(), fault.dice).tell(do="take_over")
+        self._other(self._world.owner(), fault.dice).tell(do="reopen", take_over=True)
         self._world.served_since(began_ns)
 
     def _pause_owner(self, fault: Fault) -> None:
-        """SIGSTOP for longer than the lease; after SIGCONT it must neither write nor answer."""
+        """SIGSTOP, until another is the owner; after SIGCONT it must neither write nor answer.
+
+        Its clients wait for it, so one of them is told to open the ledger anew.
+        """
         owner = self._world.owner()
+        if fault.dice < 0.5:  # nothing is under way when it stops, and it is only read from when it goes on
+            for worker in self._world.workers:
+                worker.tell(do="hush", seconds=SERVE_S if worker is owner else 2 * HUSH_S)
+            time.sleep(HUSH_S)
         owner.pause()
-        if self._world.log == "sqlite":  # its lock is held for as long as the process lives
-            began_ns = time.monotonic_ns()
-            self._other(owner, fault.dice).tell(do="take_over")
-            with suppress(
-                NotServing
-            ):  # one that was stopped within an append keeps the write lock, and is not taken over from
-                self._world.served_since(began_ns, fault.seconds)
-        else:
-            time.sleep(fault.seconds)
-        owner.go_on()
+        paused_ns = time.monotonic_ns()
+        over = self._world.log == "kafka" and fault.seconds > LEASE_S
+        time.sleep(fault.seconds if over else 0.5)  # where the lease is over, opening is enough
+        self._other(owner, fault.dice * 2 % 1).tell(do="reopen", take_over=not over)
+        try:
+            self._world.served_since(paused_ns, SERVE_S if self._world.log == "kafka" else fault.seconds)
+            time.sleep(2 * HUSH_S)  # the successor acknowledges what the stopped one does not know of
+        except NotServing:  # one that was stopped within an append keeps SQLite's write lock: it says so
+            if self._world.log == "kafka":
+                raise
+        finally:
+            owner.go_on()
+            owner.tell(do="hush", seconds=HUSH_S if fault.dice < 0.5 else 0)
 
     def _kill_broker(self, fault: Fault) -> None:
         broker = self._world.brokers[int(fault.dice * len(self._world.brokers))]
@@ -163,7 +174,7 @@ class Nemesis:
         owner = self._world.owner()
         if owner is self._world.workers[0]:  # not behind the proxies
             began_ns = time.monotonic_ns()
-            self._world.workers[1 + int(fault.dice * 2)].tell(do="take_over")
+            self._world.workers[1 + int(fault.dice * 2)].tell(do="reopen", take_over=True)
             self._world.served_since(began_ns)
         proxies = self._world.proxies
         for proxy in proxies:

@@ -2,9 +2,10 @@
 
 python -m tests.chaos.worker URL HISTORY SEED PARTITIONS CALLERS PAUSE_MS
 
-It obeys its standard input, a JSON object a line: ``{"do": "take_over"}``, ``{"do": "clock", "offset_s": 30}``,
-``{"do": "stop"}``. It says on its standard output what it became (``{"opened": "owner"}``) and when the first command
-of that time was acknowledged. It ends at once when its standard input does: its runner is gone.
+It obeys its standard input, a JSON object a line: ``{"do": "reopen", "take_over": true}``, ``{"do": "hush", "seconds":
+2}`` (callers who write are silent for so long), ``{"do": "clock", "offset_s": 30}``, ``{"do": "stop"}``. It says on its
+standard output what it became (``{"opened": "owner"}``) and when the first command of that time was acknowledged. It
+ends at once when its standard input does: its runner is gone.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ CLOSE_S = 5.0  # for what is queued in a ledger that is given up
 AGAIN_S = 0.1  # between two tries to open
 REPEATS_MAX = 200  # commands that wait to be repeated; beyond that the oldest stay as they are
 SWEEP_EVERY_S = 1.0
+SWEEPER = -1  # its number among the callers
 EXPECTED_OF_OPEN = (errors.NotOwner, errors.LogUnavailable, errors.ClockUnreliable, errors.LedgerClosed)
 _saying = threading.Lock()
 
@@ -145,6 +147,8 @@ class Callers:
         self._known = Known()
         self.repeats: deque[Command] = deque(maxlen=REPEATS_MAX)
         self._threads: list[threading.Thread] = []
+        self.hushed_until_s = 0.0
+        """Until then (of time.monotonic()) only reads are sent."""
 
     def start(self, callers: int) -> None:
         """Half of them are threads, half are tasks."""
@@ -160,8 +164,16 @@ class Callers:
         for thread in self._threads:
             thread.join()
 
-    def _next(self, luck: random.Random, workload: Workload) -> Command:
-        if self.repeats and luck.random() < 0.5:
+    def _workload(self, number: int, luck: random.Random) -> Workload:
+        """The first caller of a process only reads: it would hear an owner that has been followed answer."""
+        return Workload(luck, self._known, self._partitions, reads=number == 0)
+
+    def _hush_s(self, number: int) -> float:
+        """How long that caller has to be silent."""
+        return max(self.hushed_until_s - time.monotonic(), 0) if number else 0
+
+    def _next(self, number: int, luck: random.Random, workload: Workload) -> Command:
+        if number and self.repeats and luck.random() < 0.5:
             try:
                 return self.repeats.popleft()
             except IndexError:
@@ -179,10 +191,13 @@ class Callers:
 
     def _call(self, number: int) -> None:
         luck = random.Random(f"{self._seed}-{number}")
-        workload = Workload(luck, self._known, self._partitions)
+        workload = self._workload(number, luck)
         while (held := self._holder.get()) is not None:
+            if (hush_s := self._hush_s(number)) > 0:
+                time.sleep(hush_s)
+                continue
             generation, ledger = held
-            command = self._next(luck, workload)
+            command = self._next(number, luck, workload)
             with self._recorder.trying(command) as answer:
                 answer.result = ledger._run(command, Result)  # as every method of the facade does
             time.sleep(self._after(luck, generation, ledger, command, answer))
@@ -192,10 +207,13 @@ class Callers:
 
     async def _task(self, number: int) -> None:
         luck = random.Random(f"{self._seed}-{number}")
-        workload = Workload(luck, self._known, self._partitions)
+        workload = self._workload(number, luck)
         while (held := self._holder.now() or await asyncio.to_thread(self._holder.get)) is not None:
+            if (hush_s := self._hush_s(number)) > 0:
+                await asyncio.sleep(hush_s)
+                continue
             generation, ledger = held
-            command = self._next(luck, workload)
+            command = self._next(number, luck, workload)
             with self._recorder.trying(command) as answer:
                 answer.result = await ledger.asubmit(command)
             await asyncio.sleep(self._after(luck, generation, ledger, command, answer))
@@ -203,6 +221,9 @@ class Callers:
     def _sweep(self) -> None:
         while (held := self._holder.get()) is not None:
             generation, ledger = held
+            if (hush_s := self._hush_s(SWEEPER)) > 0:
+                time.sleep(hush_s)
+                continue
             try:
                 ledger.expire_due()
             except SessionLedgerError as error:
@@ -225,10 +246,12 @@ def main(url: str, history: str, seed: str, partitions: str, callers: str, pause
     calling.start(int(callers))
     for text in sys.stdin:
         told = json.loads(text)
-        if told["do"] == "take_over":
-            holder.renew(take_over=True)
+        if told["do"] == "reopen":
+            holder.renew(take_over=told["take_over"])
         elif told["do"] == "clock":
             holder.offset_us = int(told["offset_s"] * 1_000_000)
+        elif told["do"] == "hush":
+            calling.hushed_until_s = time.monotonic() + told["seconds"]
         else:
             holder.stop()
             calling.join()

@@ -60,8 +60,10 @@ class Known:
 class Workload:
     """One caller's commands. Each carries a command id of its own."""
 
-    def __init__(self, luck: random.Random, known: Known, partitions: int) -> None:
+    def __init__(self, luck: random.Random, known: Known, partitions: int, *, reads: bool = False) -> None:
+        """`reads`: only commands that record nothing, for who watches an owner that may have been followed."""
         self._luck, self._known, self._partitions = luck, known, partitions
+        self._reads = reads
         self._makers: dict[Callable[[str, bytes], c.Command | None], int] = {
             self._create: 18,
             self._add: 30,
@@ -84,6 +86,8 @@ class Workload:
         """The next command. One that needs a session where none is known becomes a creation."""
         luck = self._luck
         user, now = f"u{luck.randrange(USERS)}", new_id(machine_clock_us())
+        if self._reads:
+            return self._check(user, now) if luck.random() < 0.5 else self._report_quotas(user, now)
         [maker] = luck.choices(list(self._makers), list(self._makers.values()))
         return maker(user, now) or self._create(user, now)
 
@@ -137,6 +141,9 @@ class Workload:
 
     def _check(self, user: str, name: bytes) -> c.Command:
         return c.CheckQuota(tenant=TENANT, user=user, command_id=name, resource=RESOURCE, amount=Decimal(1))
+
+    def _report_quotas(self, user: str, name: bytes) -> c.Command:
+        return c.ReportQuota(tenant=TENANT, user=user, command_id=name)
 
     def _acquire(self, user: str, name: bytes) -> c.Command | None:
         if (session := self._session(user)) is None:
