@@ -10,7 +10,14 @@ import threading
 import time
 from collections.abc import Sequence
 
-from session_ledger.domain.errors import AppendFailed, LedgerClosed, LogUnavailable, NotOwner, OutcomeUnknown
+from session_ledger.domain.errors import (
+    AppendFailed,
+    LedgerClosed,
+    LogRefused,
+    LogUnavailable,
+    NotOwner,
+    OutcomeUnknown,
+)
 from session_ledger.ledger.log.kafka_lease import OwnerLease
 from session_ledger.ledger.log.kafka_producer import Producer
 from session_ledger.ledger.log.kafka_reader import PartitionReader
@@ -88,20 +95,23 @@ class KafkaPartition(RecordedPartition):
                 sent = producer.send([barrier()])
             end = self._reader.last_before(sent.first_offset, time.monotonic() + BARRIER_TIMEOUT_S)
             producer.abort()
-        except (BrokerAway, ProducerFailed, LogUnavailable) as error:
-            stable = self._known_stable_end()
+        except BaseException as error:
+            stable = self._known_stable_end() if isinstance(error, LogUnavailable) else "not known"
             if producer is not None:
                 producer.discard()
-            raise LogUnavailable(
-                f"{self._name} can not be taken: {error}; the last stable offset is {stable}. If it stays there, a "
-                "transaction hangs before it: find it with kafka-transactions.sh find-hanging and abort it"
-            ) from error
-        except BaseException:
-            if producer is not None:
-                producer.discard()
+            if isinstance(error, BrokerAway | ProducerFailed | LogUnavailable) and not isinstance(error, LogRefused):
+                raise self._not_taken(error, stable) from error
             raise
         self._proved(sent, started_s)
         return producer, end
+
+    def _not_taken(self, error: Exception, stable: str) -> LogUnavailable:
+        if isinstance(error, ProducerFailed) and error.refused:
+            return LogRefused(f"{self._name} can not be taken: {error}")
+        return LogUnavailable(
+            f"{self._name} can not be taken: {error}; the last stable offset is {stable}. If it stays there, a "
+            "transaction hangs before it: find it with kafka-transactions.sh find-hanging and abort it"
+        )
 
     def _is_reached(self, offset: int, timeout_s: float) -> bool:
         """Whether everything before that offset is stable in time."""
