@@ -188,15 +188,12 @@ class KafkaPartition(RecordedPartition):
             messages = [self._codec.encode(record) for record in records]
             _check_sizes(messages)
             try:
-                producer = self._revive()
+                self._revive()
+                check_batch(records, self._end)
+                producer, sent, started_s = self._write(messages)
             except LogUnavailable as error:
                 raise AppendFailed(f"{error}; nothing was recorded") from error
-            check_batch(records, self._end)
-            started_s = time.monotonic()
-            try:
-                sent = producer.send(messages)
             except ProducerFailed as error:
-                self._failed(producer, error)
                 raise AppendFailed(f"{self._name}: {error}; nothing was recorded") from error
             try:
                 producer.commit()
@@ -230,17 +227,35 @@ class KafkaPartition(RecordedPartition):
             self._assert_owner()
             if time.monotonic() - self._proved_at_s <= PROOF_AGE_S:
                 return
-            producer = self._revive()
-            started_s = time.monotonic()
-            if started_s - self._proved_at_s <= PROOF_AGE_S:
+            self._revive()
+            if time.monotonic() - self._proved_at_s <= PROOF_AGE_S:
                 return
             try:
-                sent = producer.send([barrier()])  # an empty transaction of a fenced producer succeeds
+                producer, sent, started_s = self._write([barrier()])  # a fenced producer's empty transaction succeeds
+            except ProducerFailed as error:
+                raise LogUnavailable(f"{self._name}: ownership can not be proved: {error}") from error
+            try:
                 producer.abort()
             except ProducerFailed as error:
                 self._failed(producer, error)
                 raise LogUnavailable(f"{self._name}: ownership can not be proved: {error}") from error
             self._proved(sent, started_s)
+
+    def _write(self, messages: Sequence[Message]) -> tuple[Producer, Sent, float]:
+        """Begin a transaction: (who wrote, what, when it began). Raises ProducerFailed, NotOwner, LogUnavailable.
+
+        A producer that the brokers forgot in a long idle time is replaced first; nothing was written then.
+        """
+        for again in (False, True):
+            producer = self._revive()
+            started_s = time.monotonic()
+            try:
+                return producer, producer.send(messages), started_s
+            except ProducerFailed as error:
+                self._failed(producer, error)
+                if again or not error.forgotten:
+                    raise
+        raise AssertionError("a second failure was raised")
 
     def _failed(self, producer: Producer, error: ProducerFailed) -> None:
         """Throw the producer away; NotOwner if it was fenced by another owner rather than timed out by the broker."""

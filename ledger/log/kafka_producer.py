@@ -64,6 +64,10 @@ _FENCED = (
     kafka_errors.ProducerFencedError,
     kafka_errors.InvalidProducerEpochError,
 )
+_FORGOTTEN = (  # transactional.id.expiration.ms, producer.id.expiration.ms
+    kafka_errors.InvalidProducerIdMappingError,
+    kafka_errors.UnknownProducerIdError,
+)
 
 
 def compression_of(options: ClientOptions) -> Compression | None:
@@ -223,6 +227,7 @@ class Producer:
             remedy = remedy_of(error)
             failure = ProducerFailed(f"{what}: {said(error)}" + (f"; {remedy}" if remedy else ""))
             failure.refused = remedy is not None
+            failure.forgotten = isinstance(error, _FORGOTTEN)
             failure.fenced = isinstance(error, _FENCED)
             raise failure from error
 

@@ -29,10 +29,12 @@ class OffsetGone(ClientError):
 class ProducerFailed(ClientError):
     """A transaction failed; the producer is of no use any more. `fenced`: another producer of its id was made.
 
+    `forgotten`: the brokers know its id no more, after a long idle time; a new producer is all that it takes.
     `refused`: the brokers forbid it, or do not let this process in.
     """
 
     fenced = False
+    forgotten = False
     refused = False
 
 
