@@ -12,8 +12,8 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, OffsetSpec, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.protocol.admin import DescribeGroupsRequest
+from kafka.admin import ConfigResourceType
+from kafka.protocol.admin import DescribeConfigsRequest, DescribeGroupsRequest
 from kafka.protocol.consumer import (
     HeartbeatRequest,
     JoinGroupRequest,
@@ -110,16 +110,18 @@ class Cluster:
         """The topic, None if there is none of that name."""
         with translated(f"asking for topic {name}"):
             (facts,) = self._admin.describe_topics([name])
-            if facts["error_code"] == kafka_errors.UnknownTopicOrPartitionError.errno:
+            # The admin client's own describe_configs drops the error of a topic.
+            request = DescribeConfigsRequest(resources=[(ConfigResourceType.TOPIC, name, None)], min_version=1)
+            codes = [facts["error_code"]]
+            if not facts["error_code"]:
+                (described,) = self.ask(request).results
+                codes.append(described.error_code)
+            if kafka_errors.UnknownTopicOrPartitionError.errno in codes:
                 return None
-            if facts["error_code"]:
-                raise kafka_errors.for_code(facts["error_code"])(f"topic {name}")
-            resource = ConfigResource(ConfigResourceType.TOPIC, name)
-            described = self._admin.describe_configs([resource], config_filter="all")["topic"][name]
-            if not described:  # the client drops the error that came with it
-                raise kafka_errors.TopicAuthorizationFailedError(f"DESCRIBE_CONFIGS of topic {name}")
+            if any(codes):
+                raise kafka_errors.for_code(codes[-1])(f"topic {name}")
         partitions = facts["partitions"]
-        configs = {key: str(entry["value"]) for key, entry in described.items()}
+        configs = {entry.name: str(entry.value) for entry in described.configs}
         return TopicFacts(str(facts["topic_id"]), len(partitions), len(partitions[0]["replica_nodes"]), configs)
 
     def create_topic(self, name: str, partitions: int, replication_factor: int, configs: Mapping[str, str]) -> None:
