@@ -210,6 +210,13 @@ class RegistryUnavailable(LogUnavailable):
     code = "registry_unavailable"
 
 
+class LogRefused(LogUnavailable):
+    """The brokers do not let this process in, or not do what it must: credentials, certificate or permission."""
+
+    code = "log_refused"
+    retriable = False
+
+
 class LogCorrupt(SessionLedgerError):
     """A record can not be what the ledger wrote: a gap, a repeat, bytes that no schema explains."""
 

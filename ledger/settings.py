@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     The file is the one that `SESSION_LEDGER_CONFIG` names, else `session-ledger.toml` in the working directory.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SESSION_LEDGER_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SESSION_LEDGER_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     url: str = "sqlite:./session-ledger"
     """The ledger that commands use when none is named."""
@@ -65,8 +67,11 @@ class Settings(BaseSettings):
     checkpoint_events: int = Field(default=20_000, gt=0)
     """Events after which the local state file is brought up to date (also when a partition is idle, and on close)."""
 
-    kafka_client: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """Further options of the Kafka client: `security_protocol`, `sasl_mechanism`, `ssl_cafile`, ..."""
+    kafka_client: dict[str, str | int | float | bool] = Field(default_factory=dict, repr=False)
+    """Further options of the Kafka client: `security_protocol`, `sasl_mechanism`, `ssl_cafile`, ...
+
+    `sasl_plain_password_file` names a file that holds the password alone.
+    """
 
     schema_registry: str | None = None
     """URL of a schema registry (Confluent's interface): records are written in its form. Readers take both forms."""

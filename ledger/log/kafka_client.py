@@ -1,20 +1,19 @@
 """What knows kafka-python: a reader of committed records, one admin connection, a group.
 
-Only this module and `kafka_producer` import it, so another client can take its place. What they raise is `ClientError`
-and its kinds, not the client's own errors.
+Only this module, `kafka_access` and `kafka_producer` import it, so another client can take its place. What they raise
+is `ClientError` and its kinds, LogRefused and Misconfigured, not the client's own errors.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, OffsetSpec, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.protocol.admin import DescribeGroupsRequest
+from kafka.admin import ConfigResourceType
+from kafka.protocol.admin import DescribeConfigsRequest, DescribeGroupsRequest
 from kafka.protocol.consumer import (
     HeartbeatRequest,
     JoinGroupRequest,
@@ -24,7 +23,14 @@ from kafka.protocol.consumer import (
 )
 from kafka.protocol.metadata import FindCoordinatorRequest
 
-from session_ledger.domain.errors import Misconfigured
+from session_ledger.ledger.log.kafka_access import (
+    REQUEST_TIMEOUT_MS,
+    assert_let_in,
+    common,
+    connecting,
+    said,
+    translated,
+)
 from session_ledger.ledger.log.kafka_types import (
     MESSAGE_BYTES_MAX,
     Beat,
@@ -33,13 +39,9 @@ from session_ledger.ledger.log.kafka_types import (
     Fetched,
     Joined,
     Member,
-    OffsetGone,
     TopicFacts,
 )
 
-RECONNECT_BACKOFF_MAX_MS = 500  # the default of 30 s would outlast a broker's restart
-REQUEST_TIMEOUT_MS = 5_000  # one answer of a broker that lives
-BOOTSTRAP_TIMEOUT_MS = 5_000  # the first answer of any broker
 FETCH_WAIT_MS = 50  # a fetch at the end of the log holds its connection this long, so a seek waits for it
 POLL_RECORDS = 2_000
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1  # isolation levels
@@ -48,42 +50,12 @@ BEAT_TIMEOUT_MS = 2_000  # shorter than a third of a session
 COORDINATOR_TIMEOUT_S = 10.0  # a group's first coordinator in a new cluster, or the next one after a broker's end
 
 
-def common(options: ClientOptions) -> dict[str, Any]:
-    """What every client of kafka-python is given."""
-    return {
-        "bootstrap_servers": options.bootstrap.split(","),
-        "client_id": options.client_id,
-        "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MAX_MS,
-        "request_timeout_ms": REQUEST_TIMEOUT_MS,
-        "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
-        **options.security,
-    }
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn the client's errors into ours; `what` was being done."""
-    try:
-        yield
-    except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
-        raise OffsetGone(f"{what}: {error}") from error
-    except (kafka_errors.KafkaConfigurationError, ValueError, TypeError) as error:
-        raise Misconfigured(f"{what}: {said(error)}; see the ledger's Kafka options") from error
-    except kafka_errors.KafkaError as error:
-        raise BrokerAway(f"{what}: {said(error)}") from error
-
-
-def said(error: BaseException) -> str:
-    """An error of the client in words."""
-    return f"{type(error).__name__}: {error}".rstrip(": ")
-
-
 class Reader:
     """Committed records of one partition from an offset on. Not thread-safe. Every method raises BrokerAway."""
 
     def __init__(self, options: ClientOptions, topic: str, partition: int) -> None:
         self._at = TopicPartition(topic, partition)
-        with translated(f"a reader of {topic}-{partition}"):
+        with connecting(options, f"a reader of {topic}-{partition}"):
             self._consumer = KafkaConsumer(
                 **common(options),
                 isolation_level="read_committed",
@@ -123,7 +95,9 @@ class Cluster:
     """One admin connection: topics, and requests to a group's coordinator. Thread-safe."""
 
     def __init__(self, options: ClientOptions) -> None:
-        with translated(f"connecting to {options.bootstrap}"):
+        what = f"connecting to {options.bootstrap}"
+        with translated(what):
+            assert_let_in(options, what)
             self._admin: Any = KafkaAdminClient(**common(options))
         self._leaders: dict[tuple[str, int], int] = {}
 
@@ -136,14 +110,18 @@ class Cluster:
         """The topic, None if there is none of that name."""
         with translated(f"asking for topic {name}"):
             (facts,) = self._admin.describe_topics([name])
-            if facts["error_code"] == kafka_errors.UnknownTopicOrPartitionError.errno:
+            # The admin client's own describe_configs drops the error of a topic.
+            request = DescribeConfigsRequest(resources=[(ConfigResourceType.TOPIC, name, None)], min_version=1)
+            codes = [facts["error_code"]]
+            if not facts["error_code"]:
+                (described,) = self.ask(request).results
+                codes.append(described.error_code)
+            if kafka_errors.UnknownTopicOrPartitionError.errno in codes:
                 return None
-            if facts["error_code"]:
-                raise kafka_errors.for_code(facts["error_code"])(f"topic {name}")
-            resource = ConfigResource(ConfigResourceType.TOPIC, name)
-            described = self._admin.describe_configs([resource], config_filter="all")["topic"][name]
+            if any(codes):
+                raise kafka_errors.for_code(codes[-1])(f"topic {name}")
         partitions = facts["partitions"]
-        configs = {key: str(entry["value"]) for key, entry in described.items()}
+        configs = {entry.name: str(entry.value) for entry in described.configs}
         return TopicFacts(str(facts["topic_id"]), len(partitions), len(partitions[0]["replica_nodes"]), configs)
 
     def create_topic(self, name: str, partitions: int, replication_factor: int, configs: Mapping[str, str]) -> None:
@@ -181,7 +159,8 @@ class Cluster:
                 found = self.ask(request, self._leaders[at]).topics[0].partitions[0]
                 if not found.error_code:
                     return int(found.offset)
-                raise BrokerAway(f"{topic}-{partition}: {kafka_errors.for_code(found.error_code).__name__}")
+                with translated(f"asking for an offset of {topic}-{partition}"):
+                    raise kafka_errors.for_code(found.error_code)()
             except (BrokerAway, kafka_errors.KafkaError, IndexError) as error:
                 self._leaders.pop(at, None)  # it has moved, or comes back
                 if time.monotonic() > deadline_s:
@@ -293,7 +272,10 @@ class Group:
                 time.sleep(0.1)
 
     def _retried(self, error_code: int) -> None:
-        """Raise BrokerAway for what another try, or another coordinator, may answer."""
+        """Raise BrokerAway for what another try or another coordinator may answer, LogRefused for what is forbidden."""
         error = kafka_errors.for_code(error_code)
+        if issubclass(error, kafka_errors.AuthorizationError):
+            with translated(f"asking for group {self._name}"):
+                raise error()
         if issubclass(error, kafka_errors.RetriableError) and error is not kafka_errors.RebalanceInProgressError:
             raise BrokerAway(f"the coordinator of group {self._name} answers {error.__name__}")

@@ -10,7 +10,14 @@ import threading
 import time
 from collections.abc import Sequence
 
-from session_ledger.domain.errors import AppendFailed, LedgerClosed, LogUnavailable, NotOwner, OutcomeUnknown
+from session_ledger.domain.errors import (
+    AppendFailed,
+    LedgerClosed,
+    LogRefused,
+    LogUnavailable,
+    NotOwner,
+    OutcomeUnknown,
+)
 from session_ledger.ledger.log.kafka_lease import OwnerLease
 from session_ledger.ledger.log.kafka_producer import Producer
 from session_ledger.ledger.log.kafka_reader import PartitionReader
@@ -88,17 +95,28 @@ class KafkaPartition(RecordedPartition):
                 sent = producer.send([barrier()])
             end = self._reader.last_before(sent.first_offset, time.monotonic() + BARRIER_TIMEOUT_S)
             producer.abort()
-        except (BrokerAway, ProducerFailed, LogUnavailable) as error:
-            stable = self._known_stable_end()
+        except BaseException as error:
+            stable = self._known_stable_end() if isinstance(error, LogUnavailable) else None
             if producer is not None:
                 producer.discard()
-            raise LogUnavailable(f"{self._name} can not be taken: {error}{self._repair(stable)}") from error
-        except BaseException:
-            if producer is not None:
-                producer.discard()
+            if isinstance(error, BrokerAway | ProducerFailed | LogUnavailable) and not isinstance(error, LogRefused):
+                raise self._not_taken(error, stable) from error
             raise
         self._proved(sent, started_s)
         return producer, end
+
+    def _not_taken(self, error: Exception, stable: int | None) -> LogUnavailable:
+        """`stable`: the last stable offset, where an open transaction may begin that does not end by itself."""
+        what = f"{self._name} can not be taken: {error}"
+        if isinstance(error, ProducerFailed) and error.refused:
+            return LogRefused(what)
+        if stable is None:
+            return LogUnavailable(what)
+        return LogUnavailable(
+            f"{what}; the last stable offset is {stable}. If it stays there, the transaction that begins there hangs, "
+            f"and ends by: kafka-transactions.sh --bootstrap-server {self._options.bootstrap} abort --topic "
+            f"{self._topic} --partition {max(self.partition, 0)} --start-offset {stable}"
+        )
 
     def _is_reached(self, offset: int, timeout_s: float) -> bool:
         """Whether everything before that offset is stable in time."""
@@ -113,16 +131,6 @@ class KafkaPartition(RecordedPartition):
             return self._reader.stable_end()
         except LogUnavailable:
             return None
-
-    def _repair(self, stable: int | None) -> str:
-        """What ends an open transaction that does not end by itself: it begins at the last stable offset."""
-        if stable is None:
-            return ""
-        return (
-            f"; the last stable offset is {stable}. If it stays there, the transaction that begins there hangs, and "
-            f"ends by: kafka-transactions.sh --bootstrap-server {self._options.bootstrap} abort --topic {self._topic} "
-            f"--partition {max(self.partition, 0)} --start-offset {stable}"
-        )
 
     def _revive(self) -> Producer:
         """The producer, a new one if the last was thrown away. Raises NotOwner, LogUnavailable."""
@@ -185,15 +193,12 @@ class KafkaPartition(RecordedPartition):
             messages = [self._codec.encode(record) for record in records]
             _check_sizes(messages)
             try:
-                producer = self._revive()
+                self._revive()
+                check_batch(records, self._end)
+                producer, sent, started_s = self._write(messages)
             except LogUnavailable as error:
                 raise AppendFailed(f"{error}; nothing was recorded") from error
-            check_batch(records, self._end)
-            started_s = time.monotonic()
-            try:
-                sent = producer.send(messages)
             except ProducerFailed as error:
-                self._failed(producer, error)
                 raise AppendFailed(f"{self._name}: {error}; nothing was recorded") from error
             try:
                 producer.commit()
@@ -227,17 +232,35 @@ class KafkaPartition(RecordedPartition):
             self._assert_owner()
             if time.monotonic() - self._proved_at_s <= PROOF_AGE_S:
                 return
-            producer = self._revive()
-            started_s = time.monotonic()
-            if started_s - self._proved_at_s <= PROOF_AGE_S:
+            self._revive()
+            if time.monotonic() - self._proved_at_s <= PROOF_AGE_S:
                 return
             try:
-                sent = producer.send([barrier()])  # an empty transaction of a fenced producer succeeds
+                producer, sent, started_s = self._write([barrier()])  # a fenced producer's empty transaction succeeds
+            except ProducerFailed as error:
+                raise LogUnavailable(f"{self._name}: ownership can not be proved: {error}") from error
+            try:
                 producer.abort()
             except ProducerFailed as error:
                 self._failed(producer, error)
                 raise LogUnavailable(f"{self._name}: ownership can not be proved: {error}") from error
             self._proved(sent, started_s)
+
+    def _write(self, messages: Sequence[Message]) -> tuple[Producer, Sent, float]:
+        """Begin a transaction: (who wrote, what, when it began). Raises ProducerFailed, NotOwner, LogUnavailable.
+
+        A producer that the brokers forgot in a long idle time is replaced first; nothing was written then.
+        """
+        for again in (False, True):
+            producer = self._revive()
+            started_s = time.monotonic()
+            try:
+                return producer, producer.send(messages), started_s
+            except ProducerFailed as error:
+                self._failed(producer, error)
+                if again or not error.forgotten:
+                    raise
+        raise AssertionError("a second failure was raised")
 
     def _failed(self, producer: Producer, error: ProducerFailed) -> None:
         """Throw the producer away; NotOwner if it was fenced by another owner rather than timed out by the broker."""

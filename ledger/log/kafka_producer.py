@@ -30,15 +30,16 @@ from kafka.protocol.producer import (
 )
 from kafka.record.util import calc_crc32c
 
-from session_ledger.ledger.log.kafka_batch import Compression, ProducerState, record_batch
-from session_ledger.ledger.log.kafka_client import (
+from session_ledger.ledger.log.kafka_access import (
     BOOTSTRAP_TIMEOUT_MS,
-    READ_COMMITTED,
     REQUEST_TIMEOUT_MS,
     common,
+    connecting,
+    remedy_of,
     said,
-    translated,
 )
+from session_ledger.ledger.log.kafka_batch import Compression, ProducerState, record_batch
+from session_ledger.ledger.log.kafka_client import READ_COMMITTED
 from session_ledger.ledger.log.kafka_types import (
     MESSAGE_BYTES_MAX,
     ClientOptions,
@@ -62,6 +63,10 @@ BUSY_RETRY_S = 0.001  # the markers of the transaction before are being written:
 _FENCED = (
     kafka_errors.ProducerFencedError,
     kafka_errors.InvalidProducerEpochError,
+)
+_FORGOTTEN = (  # transactional.id.expiration.ms, producer.id.expiration.ms
+    kafka_errors.InvalidProducerIdMappingError,
+    kafka_errors.UnknownProducerIdError,
 )
 
 
@@ -87,7 +92,7 @@ class Producer:
         self._net = NetworkSelector(**config)
         self._manager: Any = KafkaConnectionManager(self._net, **config)
         try:
-            with translated(f"a producer for {transactional_id}"):
+            with connecting(options, f"a producer for {transactional_id}"):
                 self._manager.cluster.set_topics([topic])
                 self._manager.bootstrap(BOOTSTRAP_TIMEOUT_MS)
                 deadline_s = time.monotonic() + INIT_TIMEOUT_S
@@ -219,7 +224,10 @@ class Producer:
         try:
             yield
         except (kafka_errors.KafkaError, ValueError, TypeError) as error:
-            failure = ProducerFailed(f"{what}: {said(error)}")
+            remedy = remedy_of(error)
+            failure = ProducerFailed(f"{what}: {said(error)}" + (f"; {remedy}" if remedy else ""))
+            failure.refused = remedy is not None
+            failure.forgotten = isinstance(error, _FORGOTTEN)
             failure.fenced = isinstance(error, _FENCED)
             raise failure from error
 

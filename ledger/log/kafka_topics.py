@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import NamedTuple
 
 from session_ledger.domain.errors import LogUnavailable, Misconfigured
@@ -10,6 +11,7 @@ from session_ledger.ledger.log.kafka_client import Cluster
 from session_ledger.ledger.log.kafka_types import MESSAGE_BYTES_MAX, TopicFacts
 
 PARTITIONS_MAX = 4096  # slots
+CREATED_TIMEOUT_S = 10.0  # until every broker knows a new topic
 SAFE_REPLICATION = 3
 SAFE_ISR = 2
 KEEPS_EVERYTHING = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
@@ -52,7 +54,9 @@ def _ensure(cluster: Cluster, name: str, partitions: int, replication_factor: in
             raise LogUnavailable(f"there is no topic {name}: see the ledger's name, or open it for writing first")
         factor = replication_factor or (SAFE_REPLICATION if cluster.brokers() >= SAFE_REPLICATION else 1)
         cluster.create_topic(name, partitions, factor, _configs(factor))
-        facts = cluster.topic(name)
+        deadline_s = time.monotonic() + CREATED_TIMEOUT_S
+        while (facts := cluster.topic(name)) is None and time.monotonic() < deadline_s:
+            time.sleep(0.05)  # one broker made it, and another one answers
         if facts is None:
             raise LogUnavailable(f"topic {name} was created and is not there: try again")
     _check(name, facts, partitions)

@@ -27,9 +27,15 @@ class OffsetGone(ClientError):
 
 
 class ProducerFailed(ClientError):
-    """A transaction failed; the producer is of no use any more. `fenced`: another producer of its id was made."""
+    """A transaction failed; the producer is of no use any more. `fenced`: another producer of its id was made.
+
+    `forgotten`: the brokers know its id no more, after a long idle time; a new producer is all that it takes.
+    `refused`: the brokers forbid it, or do not let this process in.
+    """
 
     fenced = False
+    forgotten = False
+    refused = False
 
 
 class Fetched(Protocol):
@@ -61,8 +67,8 @@ class ClientOptions:
     client_id: str
     compression: str | None = None
     """"lz4", "gzip" or "none"; None takes lz4 where its library is installed, else none."""
-    security: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    """`security_protocol`, `ssl_*` and `sasl_*` of kafka-python."""
+    security: Mapping[str, str | int | float | bool] = field(default_factory=dict, repr=False)
+    """`security_protocol`, `ssl_*` and `sasl_*` of kafka-python, and `sasl_plain_password_file`."""
 
 
 def message_size(message: Message) -> int:

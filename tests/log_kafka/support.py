@@ -1,14 +1,18 @@
-"""A ledger's topics on a broker, as a `Storage` of the shared suite and for tests of their own."""
+"""A ledger's topics on a broker, as a `Storage` of the shared suite and for other tests; a load, and its judge."""
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 
+from session_ledger.domain.errors import AppendFailed, LogUnavailable, OutcomeUnknown
 from session_ledger.ledger.log.kafka import KafkaLog
 from session_ledger.ledger.log.kafka_lease import SESSION_TIMEOUT_MS
-from session_ledger.ledger.log.port import Log
-from tests.log.conformance import Storage
+from session_ledger.ledger.log.port import Log, PartitionLog
+from tests.log.conformance import Storage, assert_whole_batches, batch, everything
 
+PATIENCE_S = 60.0
 DEAD_OWNER_S = SESSION_TIMEOUT_MS / 1000 + 4.0  # the session of a killed owner, and the broker's look at it
 
 
@@ -36,3 +40,66 @@ def open_kafka(argument: str) -> Log:
     storage = KafkaStorage(bootstrap, int(partitions))
     storage.name = name
     return storage.open_after_kill()
+
+
+class Load:
+    """A thread that appends as a shard does: an unknown outcome is settled, a failure is tried again."""
+
+    def __init__(self, partition: PartitionLog) -> None:
+        self.partition = partition
+        self.acknowledged: list[bytes] = []
+        self.outcomes: list[str] = []
+        self.error: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                records = batch(self.partition.end(), 20)
+                try:
+                    self.partition.append(records)
+                except AppendFailed:
+                    self.outcomes.append("failed")
+                    time.sleep(0.1)
+                    continue
+                except OutcomeUnknown:
+                    written = self._settled(records[0].batch_id, records[0].position)
+                    self.outcomes.append(f"settled: {written}")
+                    if not written:
+                        continue
+                self.acknowledged.append(records[0].batch_id)
+        except BaseException as error:  # told by `stop`
+            self.error = error
+            raise
+
+    def _settled(self, batch_id: bytes, first: int) -> bool:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.partition.settle(batch_id, first)
+            except LogUnavailable:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.2)
+
+    def until(self, more: int) -> None:
+        """Wait for so many further acknowledgements."""
+        wanted, deadline_s = len(self.acknowledged) + more, time.monotonic() + PATIENCE_S
+        while len(self.acknowledged) < wanted:
+            assert self.error is None, self.error
+            assert time.monotonic() < deadline_s, f"{len(self.acknowledged)} acknowledged; {self.outcomes}"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        assert self.error is None, self.error
+
+
+def assert_history(partition: PartitionLog, acknowledged: list[bytes]) -> None:
+    """Dense and whole, and every acknowledged batch is there, in the order of the acknowledgements."""
+    records = everything(partition)
+    assert_whole_batches(records)
+    assert acknowledged == [record.batch_id for record in records if record.version == 1]

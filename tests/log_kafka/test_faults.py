@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 
@@ -27,15 +26,12 @@ from session_ledger.ledger.log.kafka_client import Cluster, Group
 from session_ledger.ledger.log.kafka_producer import Producer
 from session_ledger.ledger.log.kafka_records import RecordCodec, barrier
 from session_ledger.ledger.log.kafka_types import MESSAGE_BYTES_MAX, ClientOptions
-from session_ledger.ledger.log.port import PartitionLog
 from tests.broker.broker import Broker
 from tests.log.conformance import ROOT, assert_whole_batches, batch, everything, writer_of
 from tests.log_kafka.proxy import Proxy
-from tests.log_kafka.support import KafkaStorage
+from tests.log_kafka.support import PATIENCE_S, KafkaStorage, Load, assert_history
 
 pytestmark = pytest.mark.kafka
-
-PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -44,69 +40,6 @@ def storage(kafka: str) -> Iterator[KafkaStorage]:
     storage = KafkaStorage(kafka, partitions=1)
     yield storage
     storage.close_all()
-
-
-class Load:
-    """A thread that appends as a shard does: an unknown outcome is settled, a failure is tried again."""
-
-    def __init__(self, partition: PartitionLog) -> None:
-        self.partition = partition
-        self.acknowledged: list[bytes] = []
-        self.outcomes: list[str] = []
-        self.error: BaseException | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                records = batch(self.partition.end(), 20)
-                try:
-                    self.partition.append(records)
-                except AppendFailed:
-                    self.outcomes.append("failed")
-                    time.sleep(0.1)
-                    continue
-                except OutcomeUnknown:
-                    written = self._settled(records[0].batch_id, records[0].position)
-                    self.outcomes.append(f"settled: {written}")
-                    if not written:
-                        continue
-                self.acknowledged.append(records[0].batch_id)
-        except BaseException as error:  # told by `stop`
-            self.error = error
-            raise
-
-    def _settled(self, batch_id: bytes, first: int) -> bool:
-        deadline_s = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                return self.partition.settle(batch_id, first)
-            except LogUnavailable:
-                if time.monotonic() > deadline_s:
-                    raise
-                time.sleep(0.2)
-
-    def until(self, more: int) -> None:
-        """Wait for so many further acknowledgements."""
-        wanted, deadline_s = len(self.acknowledged) + more, time.monotonic() + PATIENCE_S
-        while len(self.acknowledged) < wanted:
-            assert self.error is None, self.error
-            assert time.monotonic() < deadline_s, f"{len(self.acknowledged)} acknowledged; {self.outcomes}"
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-        assert self.error is None, self.error
-
-
-def assert_history(partition: PartitionLog, acknowledged: list[bytes]) -> None:
-    """Dense and whole, and every acknowledged batch is there, in the order of the acknowledgements."""
-    records = everything(partition)
-    assert_whole_batches(records)
-    assert acknowledged == [record.batch_id for record in records if record.version == 1]
 
 
 def test_a_broker_killed_and_restarted_under_load(own_broker: Broker) -> None:
