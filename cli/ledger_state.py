@@ -47,7 +47,6 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
     from session_ledger.consumers.tail import PartitionStopped
     from session_ledger.consumers.verify import verify as check
     from session_ledger.consumers.views import Views
-    from session_ledger.ledger.published import codec_of
 
     place = url_of(url)
     to = acknowledged(place)
@@ -57,7 +56,7 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
     ):
         with suppress(PartitionStopped):  # the check says what it is, and where
             views.refresh(to)
-        found = check(views.log, codec_of(views.log), views.store, to=to, on_progress=on_progress)
+        found = check(views.log, views.codec, views.store, to=to, on_progress=on_progress)
     if as_json:
         fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
         write_json({"ok": found.ok, **fields})

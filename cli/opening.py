@@ -92,13 +92,17 @@ def open_views(url: str | None) -> Views:
 @contextmanager
 def open_reader(url: str) -> Iterator[tuple[Log, Codec]]:
     """The log itself, for reading beside whoever owns it, and what decodes its records."""
-    from session_ledger.ledger.open import open_log
-    from session_ledger.ledger.published import codec_of
+    from session_ledger.ledger.open import open_codec, open_log
     from session_ledger.ledger.url import parse_url
 
-    log = open_log(parse_url(url), settings(), write=False)
+    chosen = settings()
+    log = open_log(parse_url(url), chosen, write=False)
     try:
-        yield log, codec_of(log)
+        codec, close_codec = open_codec(log, chosen)
+        try:
+            yield log, codec
+        finally:
+            close_codec()
     finally:
         log.close()
 

@@ -81,7 +81,7 @@ class Tail:
         self.stopped: dict[int, PartitionStopped] = {}
         """Partitions that are not followed any more, and why."""
         self.trouble: dict[int, SessionLedgerError] = {}
-        """Partitions whose log can not be reached right now, and why; tried again every second."""
+        """Partitions whose log, or its schema registry, can not be reached now, and why; tried again every second."""
         self._retry_at: dict[int, float] = {}
         self._continued: set[int] = set()  # partitions whose last record was found in the log as it was folded
         self._sizes: dict[int, int] = {}  # partition to records of the next batch
@@ -90,7 +90,8 @@ class Tail:
         """One batch of one partition; the number of records applied, 0 at the end of the log.
 
         `after`: the sink's position, where the caller has just looked. `limit`: fewer records than a whole batch.
-        Raises PartitionStopped (what stands before the record is applied), ProjectionConflict, LogUnavailable.
+        Raises PartitionStopped (what stands before the record is applied; likewise where its schema's registry can
+        not be asked, RegistryUnavailable), ProjectionConflict, LogUnavailable.
         """
         self._continue(log)
         if after is None:
@@ -220,7 +221,8 @@ class Tail:
 
     def _decode(
         self, partition: int, after: int, records: Sequence[Record]
-    ) -> tuple[list[Entry], PartitionStopped | None]:
+    ) -> tuple[list[Entry], PartitionStopped | LogUnavailable | None]:
+        """(what can be applied, why what follows it can not)."""
         decode, over = self._codec.decode, self._stepped_over(partition)
         entries: list[Entry] = []
         for expected, record in enumerate(records, after + 1):
@@ -232,6 +234,8 @@ class Tail:
             if position not in over:
                 try:
                     event = decode(record.value, record.topic, partition=partition, position=position)
+                except LogUnavailable as error:  # of a schema registry: the record may be sound, and is tried again
+                    return entries, error
                 except LogCorrupt as error:
                     reason = error.reason if isinstance(error, UndecodableRecord) else str(error)
                     stop = PartitionStopped(partition, position, reason)

@@ -49,7 +49,7 @@ from session_ledger.domain.ids import format_id, parse_id, slot_of_user
 from session_ledger.domain.results import QuotaReport
 from session_ledger.ledger.clocks import machine_clock_us
 from session_ledger.ledger.log.port import Log
-from session_ledger.ledger.open import open_envelope, open_log, open_settings
+from session_ledger.ledger.open import open_codec, open_envelope, open_log, open_settings
 from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
@@ -71,7 +71,8 @@ class Views:
     it began; it raises PartitionStopped where that can not be (a record that can not be read: see `Projector`).
     `fresh=False` answers from the rows as they are.
 
-    All raise InvalidInput for ids, cursors and limits that are none, LogUnavailable, ProjectionConflict.
+    All raise InvalidInput for ids, cursors and limits that are none, LogUnavailable (RegistryUnavailable is one),
+    ProjectionConflict.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class Views:
         """Over an open log; `fresh` is the default of every read. Neither log nor envelope is closed by `close`."""
         self.log = log
         self.store = store
-        self.projector = Projector(log, codec or codec_of(log), store)
+        self.codec = codec or codec_of(log)
+        """What decodes the records of the log."""
+        self.projector = Projector(log, self.codec, store)
         self._envelope = envelope
         self._fresh = fresh
         self._clock = clock
@@ -111,7 +114,9 @@ class Views:
         try:
             envelope, close_envelope = open_envelope(place.directory, log.name, chosen, readonly=True)
             closing.append(close_envelope)
-            views = cls(log, open_store(log, place.directory), envelope, fresh=fresh)
+            codec, close_codec = open_codec(log, chosen)
+            closing.append(close_codec)
+            views = cls(log, open_store(log, place.directory), envelope, codec=codec, fresh=fresh)
         except BaseException:
             for close in reversed(closing):
                 close()

@@ -204,6 +204,12 @@ class LogUnavailable(SessionLedgerError):
     retriable = True
 
 
+class RegistryUnavailable(LogUnavailable):
+    """The schema registry, without which records can not be told, can not be asked now. Names its URL."""
+
+    code = "registry_unavailable"
+
+
 class LogCorrupt(SessionLedgerError):
     """A record can not be what the ledger wrote: a gap, a repeat, bytes that no schema explains."""
 

@@ -24,7 +24,9 @@ from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.shard import Shard
 from session_ledger.ledger.statefile import StateFile
 from session_ledger.ledger.url import LedgerUrl, parse_url
+from session_ledger.schemas.codec import Codec
 from session_ledger.schemas.library import Library
+from session_ledger.schemas.registry import Registry, register
 from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
 from session_ledger.security.keyring import Keyring
 from session_ledger.security.port import Envelope
@@ -68,6 +70,33 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
     from session_ledger.ledger.log.sqlite import SQLiteLog
 
     return SQLiteLog.open(place.directory, name=settings.name, write=write, take_over=take_over, create=write)
+
+
+def open_registry(settings: Settings) -> tuple[Registry | None, Callable[[], None]]:
+    """(the schema registry that is configured, what closes it); (None, nothing to do) without one. Asks it nothing.
+
+    Raises Misconfigured.
+    """
+    if settings.schema_registry is None:
+        return None, _nothing
+    try:
+        from session_ledger.schemas.registry_client import RegistryClient  # likewise
+    except ModuleNotFoundError as error:
+        raise Misconfigured(
+            f"`schema_registry` is set, and the package {error.name} is not there: install session-ledger[registry]"
+        ) from error
+    client = RegistryClient(settings.schema_registry, **settings.schema_registry_client)  # type: ignore[arg-type]
+    return client, client.close
+
+
+def _nothing() -> None:
+    """Nothing is open."""
+
+
+def open_codec(log: Log, settings: Settings) -> tuple[Codec, Callable[[], None]]:
+    """(what decodes the records of that log, in either form, what closes it). Raises Misconfigured."""
+    registry, close = open_registry(settings)
+    return codec_of(log, registry), close
 
 
 def open_envelope(
@@ -125,26 +154,44 @@ def open_ledger(
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise Misconfigured(f"the directory {directory} can not be used: {error.strerror}") from error
+    registry, close_registry = open_registry(chosen)
     try:
-        log = open_log(place, chosen, write=True, take_over=take_over)
-    except NotOwner as not_owner:
-        if directory is None:
+        ids = None
+        if registry is not None and take_over:  # first: nobody is put out for a process that can not serve
+            ids = register(Library(), registry)
+        try:
+            log = open_log(place, chosen, write=True, take_over=take_over)
+        except NotOwner as not_owner:
+            if directory is None:
+                raise
+            client = CommandClient(socket_path(directory), not_owner)
+            close_registry()
+            return cls(Remote(client), url, chosen.name or "", REMOTE_DURABILITY, chosen.close_timeout_s, clock_us)
+        try:
+            if registry is not None and ids is None:
+                ids = register(Library(), registry)
+            backend = _own(log, codec_of(log, registry, ids), directory, chosen, clock_us, [close_registry])
+        except BaseException:
+            log.close()
             raise
-        client = CommandClient(socket_path(directory), not_owner)
-        return cls(Remote(client), url, chosen.name or "", REMOTE_DURABILITY, chosen.close_timeout_s, clock_us)
-    try:
-        backend = _own(log, directory, chosen, clock_us)
     except BaseException:
-        log.close()
+        close_registry()
         raise
     return cls(backend, url, log.name, log.durability, chosen.close_timeout_s, clock_us)
 
 
-def _own(log: Log, directory: Path | None, settings: Settings, clock_us: Callable[[], int]) -> Shards:
-    codec = codec_of(log)
+def _own(
+    log: Log,
+    codec: Codec,
+    directory: Path | None,
+    settings: Settings,
+    clock_us: Callable[[], int],
+    closing: list[Callable[[], None]],
+) -> Shards:
+    """The shards, started; `closing`: what the backend closes beside what is opened here."""
     recorded = any(partition.end() for partition in log.partitions)
     envelope, close_envelope = open_envelope(directory, log.name, settings, recorded=recorded)
-    closing: list[Callable[[], None]] = [close_envelope]
+    closing.insert(0, close_envelope)
     started: list[Shard] = []
     try:
         control_folds = ControlFolds(log.control, codec)

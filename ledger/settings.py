@@ -19,6 +19,7 @@ from session_ledger.domain.validate import Rules
 
 CONFIG_VARIABLE = "SESSION_LEDGER_CONFIG"
 CONFIG_FILE = "session-ledger.toml"
+REGISTRY_OPTIONS = frozenset(("user", "password", "token", "ca_file", "cert_file", "key_file", "timeout_s"))
 
 
 class Settings(BaseSettings):
@@ -66,6 +67,22 @@ class Settings(BaseSettings):
 
     kafka_client: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Further options of the Kafka client: `security_protocol`, `sasl_mechanism`, `ssl_cafile`, ..."""
+
+    schema_registry: str | None = None
+    """URL of a schema registry (Confluent's interface): records are written in its form. Readers take both forms."""
+    schema_registry_client: dict[str, str | float] = Field(default_factory=dict)
+    """How to reach it: `user`, `password`, or `token`; `ca_file`, `cert_file`, `key_file`; `timeout_s`."""
+
+    @field_validator("schema_registry_client")
+    @classmethod
+    def _of_the_registry(cls, options: dict[str, object]) -> dict[str, object]:
+        unknown = set(options) - REGISTRY_OPTIONS
+        if unknown:
+            raise ValueError(f"{sorted(unknown)} are no options; there are {sorted(REGISTRY_OPTIONS)}")
+        for name, value in options.items():
+            if isinstance(value, str) is (name == "timeout_s"):
+                raise ValueError(f"{name} must be a {'number' if name == 'timeout_s' else 'text'}")
+        return options
 
     @field_validator("kafka_client")
     @classmethod

@@ -9,7 +9,7 @@ A codec writes one form (Confluent where it is given a registry) and reads both.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 from session_ledger.domain import events
@@ -42,8 +42,13 @@ class Codec:
         library: Library | None = None,
         registry: Registry | None = None,
         published: Callable[[], Iterable[str]] = tuple,
+        ids: Mapping[str, int] | None = None,
     ) -> None:
-        """`published` gives the schema texts that newer writers made facts; asked when a fingerprint is not known."""
+        """`published` gives the schema texts that newer writers made facts; asked when a fingerprint is not known.
+
+        `ids`: topic to id of all current schemas, as `register` gives them. With them, neither writing nor reading
+        what was written so asks the registry; without, it is asked once a schema.
+        """
         self.library = library or Library()
         self._registry = registry
         self._published = published
@@ -59,7 +64,11 @@ class Codec:
             self._current[schema.topic] = compile_decoder(shape, self._classes)
             header = SINGLE_OBJECT + schema.fingerprint
             self._decoders[header] = schema.topic, self._current[schema.topic]
-            self._encoders[event_type] = compile_encoder(shape), header if registry is None else b""
+            if registry is not None:
+                header = b"" if ids is None else _confluent(ids[schema.topic])
+            if header:
+                self._decoders[header] = schema.topic, self._current[schema.topic]
+            self._encoders[event_type] = compile_encoder(shape), header
 
     def encode(self, event: Event) -> bytes:
         """The record value. Raises InvalidInput for what the schema has no place for (never half an event)."""
@@ -74,7 +83,8 @@ class Codec:
     ) -> Event:
         """The event. `topic`: what the record's place says it is; `partition` and `position` name it in the error.
 
-        Raises UndecodableRecord, for any bytes that are not exactly one event of that topic, and nothing else.
+        Raises UndecodableRecord, for any bytes that are not exactly one event of that topic, and RegistryUnavailable
+        where the registry must be asked and can not be: nothing is known of the bytes then.
         """
         try:
             found = self._decoders.get(value[:SINGLE_OBJECT_HEADER])
@@ -122,7 +132,10 @@ class Codec:
         if header[:1] == CONFLUENT:
             schema_id = int.from_bytes(header[1:], "big")
             if self._registry is None:
-                raise Damaged(f"the schema has id {schema_id} in a registry, and no registry is configured")
+                raise Damaged(
+                    f"the schema has id {schema_id} in a registry, and no registry is configured: set "
+                    "`schema_registry` to the one that the record was written with"
+                )
             text = self._registry.text_of(schema_id)
             if text is None:
                 raise Damaged(f"the registry has no schema with id {schema_id}")
@@ -145,7 +158,7 @@ class Codec:
     def _confluent_header(self, event_type: type[Event]) -> bytes:
         assert self._registry is not None
         schema = self.library.of(event_type)
-        header = CONFLUENT + self._registry.id_of(schema.topic, schema.text).to_bytes(4, "big")
+        header = _confluent(self._registry.id_of(schema.topic, schema.text))
         self._encoders[event_type] = self._encoders[event_type][0], header
         return header
 
@@ -159,3 +172,7 @@ class Codec:
             if rule is not None:
                 return InvalidInput(f"{name}.{field}", *rule)
         return InvalidInput(name, "values that can not be encoded", "must fit the schema")
+
+
+def _confluent(schema_id: int) -> bytes:
+    return CONFLUENT + schema_id.to_bytes(CONFLUENT_HEADER - 1, "big")

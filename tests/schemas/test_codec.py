@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import cast
 
@@ -27,11 +26,11 @@ from session_ledger.domain.events import (
 )
 from session_ledger.schemas.codec import Codec
 from session_ledger.schemas.registry import MemoryRegistry
-from tests.schemas.strategies import LIBRARY, SHAPES, any_event, events
+from tests.schemas.readers import as_read
+from tests.schemas.strategies import LIBRARY, any_event, events
 
 CODEC = Codec(LIBRARY)
 CONFLUENT = Codec(LIBRARY, MemoryRegistry())
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PARSED = {cls: parse_schema(json.loads(LIBRARY.of(cls).text)) for cls in EVENT_TYPES}
 
 each_event_type = pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda cls: cls.__name__)
@@ -50,20 +49,6 @@ EXPIRED = SessionExpired(
 )
 
 
-def as_fastavro(event: Event) -> dict[str, object]:
-    """What fastavro takes for the event: datetimes for times, lists for tuples, dicts for records."""
-
-    def convert(kind: str, value: object) -> object:
-        if kind == "time" and value is not None:
-            return EPOCH + timedelta(microseconds=cast(int, value))
-        if kind == "array":
-            items = cast(tuple[object, ...], value)
-            return [dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item for item in items]  # type: ignore[arg-type]
-        return value
-
-    return {name: convert(shape.kind, getattr(event, name)) for name, shape in SHAPES[type(event)].fields}
-
-
 @each_event_type
 @given(data=st.data())
 def test_an_event_comes_back_as_it_was(event_type: type[Event], data: st.DataObject) -> None:
@@ -80,9 +65,9 @@ def test_the_bytes_are_those_of_another_avro_library(event_type: type[Event], da
     """Generated encoders write what fastavro writes from the schema with its logical types; fastavro reads it back."""
     event = data.draw(events(event_type, datetimes=True))
     out = io.BytesIO()
-    schemaless_writer(out, PARSED[event_type], as_fastavro(event))
+    schemaless_writer(out, PARSED[event_type], as_read(event))
     assert b"\xc3\x01" + LIBRARY.of(event_type).fingerprint + out.getvalue() == CODEC.encode(event)
-    assert as_fastavro(event) == schemaless_reader(io.BytesIO(out.getvalue()), PARSED[event_type], None)
+    assert as_read(event) == schemaless_reader(io.BytesIO(out.getvalue()), PARSED[event_type], None)
 
 
 def test_the_single_object_form_is_marker_fingerprint_body() -> None:
