@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.broker.broker import READY_S, Broker
+from tests.broker.broker import Broker
 from tests.broker.libs import ensure_libs
+from tests.broker.server import READY_S
 
 RUN_DIRECTORY = pytest.StashKey[Path]()
 TEST_KAFKA = "SESSION_LEDGER_TEST_KAFKA"

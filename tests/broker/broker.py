@@ -19,15 +19,13 @@ import time
 import types
 import uuid
 from pathlib import Path
-from typing import Self
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.broker.libs import ensure_libs
+from tests.broker.server import READY_S, Server, free_port
 
-READY_S = 60  # a cold Java on a busy machine; 3 s when idle
-STOP_S = 20  # an orderly shutdown
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -53,34 +51,22 @@ auto.create.topics.enable=false
 """
 
 
-class Broker:
+class Broker(Server):
     """One broker process and its data. `start` after `kill` or `stop` brings it back on the same port and data."""
 
     def __init__(self, data: Path, port: int | None = None) -> None:
         """`data` is made and formatted when it is empty; without `port` a free one is taken."""
-        self.data = data
+        super().__init__("broker", data)
         self.port = port or free_port()
         self._controller = free_port()
         self.proxy_port = free_port()
         """Where clients of `behind_proxy_port` are sent: a test may put a proxy there."""
         self.behind_proxy_port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap(self) -> str:
         """``127.0.0.1:PORT``."""
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """The process id of the running broker."""
-        assert self._process is not None, "the broker is not running"
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Format if new, start, and return when it answers. Raises RuntimeError with the end of its log."""
@@ -97,60 +83,8 @@ class Broker:
             done = subprocess.run(form, capture_output=True, text=True, timeout=READY_S, check=False)
             if done.returncode != 0:
                 raise RuntimeError(f"formatting the broker's storage failed:\n{done.stdout}{done.stderr}")
-        with self.output.open("ab") as output:
-            command = [*java, "kafka.Kafka", str(properties)]
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-        self._wait_ready(self._process)
-
-    @property
-    def output(self) -> Path:
-        """The file that holds what the broker wrote to its standard output and error."""
-        return self.data / "broker.log"
-
-    def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
-        deadline_s = time.monotonic() + READY_S
-        while time.monotonic() < deadline_s:
-            if process.poll() is not None:
-                tail = self.output.read_text(errors="replace")[-3000:]
-                raise RuntimeError(f"the broker ended with {process.returncode}:\n{tail}")
-            if _answers(self.port):
-                return
-            time.sleep(0.1)
-        self.kill()
-        raise RuntimeError(f"the broker was not ready within {READY_S} s; see {self.output}")
-
-    def stop(self) -> None:
-        """Shut down in order. Idempotent."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-
-    def kill(self) -> None:
-        """kill -9: what was not flushed to the operating system is lost. Idempotent."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        self._launch([*java, "kafka.Kafka", str(properties)])
+        self._wait_ready(lambda: _answers(self.port))
 
 
 API_VERSIONS_REQUEST = b"\x00\x00\x00\x0e\x00\x12\x00\x00\x00\x00\x00\x01\x00\x04test"  # key 18, version 0

@@ -1,4 +1,4 @@
-"""The jars of the broker, fetched once from Maven Central into `libs/`, and Java and Maven themselves."""
+"""The jars of the broker, fetched once by Maven into `libs/`, and Java and Maven themselves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -18,22 +19,31 @@ FETCH_TIMEOUT_S = 600
 
 def ensure_libs() -> Path:
     """The directory of the jars that `pom.xml` names; fetches them if they are not there. Safe among processes."""
-    marker = LIBS / ".complete"
-    wanted = hashlib.sha256(POM.read_bytes()).hexdigest()
+    return fetch(POM, LIBS)
+
+
+def fetch(pom: Path, libs: Path, unpack: Callable[[Path], None] = lambda libs: None) -> Path:
+    """The directory `libs`, holding what that pom names; fetched if it is not there. Safe among processes.
+
+    `unpack` is called on the directory after it was filled.
+    """
+    marker = libs / ".complete"
+    wanted = hashlib.sha256(pom.read_bytes()).hexdigest()
     _ensure_tools(["java"])
-    with POM.open() as lock:
+    with pom.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if marker.exists() and marker.read_text() == wanted:
-            return LIBS
+            return libs
         _ensure_tools(["java", "mvn"])
-        shutil.rmtree(LIBS, ignore_errors=True)
-        command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
-        command += [f"-DoutputDirectory={LIBS}", "-DincludeScope=runtime"]
+        shutil.rmtree(libs, ignore_errors=True)
+        command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
+        command += [f"-DoutputDirectory={libs}", "-DincludeScope=runtime"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"Maven could not fetch the broker's jars:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise RuntimeError(f"Maven could not fetch what {pom} names:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        unpack(libs)
         marker.write_text(wanted)
-    return LIBS
+    return libs
 
 
 def _ensure_tools(programs: list[str]) -> None:
