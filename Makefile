@@ -17,17 +17,22 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos check lint types floors schemas-compatible compose bench kafka clean
+.PHONY: help demo test test-registry chaos check lint types floors schemas-compatible compose bench kafka clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[.a-z][a-z\/_.-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z][a-z\/_.-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/.runtime ## a support portal of 300 users through the real path into DIR: no Kafka, no Java
 	$(BIN)/session-ledger demo $(DIR) $(ARGS)
 
-test: .venv/.dev ## every test, with a real Kafka broker (SESSION_LEDGER_TEST_KAFKA=host:port, else one is started)
+test: .venv/.dev ## the tests, with a real Kafka broker (SESSION_LEDGER_TEST_KAFKA=host:port, else one is started)
 	@$(BIN)/python tests/broker/broker.py ensure
-	$(PYTEST) -n $(JOBS) --dist loadgroup --durations 15 $(ARGS)
+	$(PYTEST) -n $(JOBS) --dist loadgroup --durations 15 --ignore tests/registry $(ARGS)
+
+test-registry: .venv/.dev ## with a real schema registry and Java's readers (Java 21 or later; REGISTRY_JAVA names one)
+	@$(BIN)/python tests/registry/java.py >/dev/null
+	@$(BIN)/python tests/broker/broker.py ensure
+	$(PYTEST) tests/registry --durations 5 $(ARGS)
 
 chaos: .venv/.dev ## faults against a ledger on Kafka under load, judged by its history (SECONDS=60, SEED=, ARGS=)
 	@$(BIN)/python tests/broker/broker.py ensure
@@ -49,7 +54,7 @@ schemas-compatible: .venv/.dev
 	$(BIN)/python -m session_ledger.schemas.check
 
 compose: .venv/.dev
-	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/compose-check docker-compose.yml
+	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/compose-check docker-compose.yml cluster
 
 bench: .venv/.dev ## the figures of the README, each beside its floor from the same run
 	$(BIN)/python -m bench $(ARGS)
@@ -57,8 +62,8 @@ bench: .venv/.dev ## the figures of the README, each beside its floor from the s
 kafka: .venv/.dev ## a local Kafka broker for development, until Ctrl-C
 	@$(BIN)/python tests/broker/broker.py run $(ARGS)
 
-clean: ## remove what make made: .venv, caches, the demo's ledger, the broker's jars
-	rm -rf .venv build dist *.egg-info demo-data bench/out tests/broker/libs
+clean: ## remove what make made: .venv, caches, the demo's ledger, the jars of the tests' servers
+	rm -rf .venv build dist *.egg-info demo-data bench/out tests/broker/libs tests/registry/libs
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

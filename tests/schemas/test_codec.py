@@ -90,6 +90,23 @@ def test_a_codec_with_a_registry_reads_both_forms() -> None:
     assert EXPIRED == CONFLUENT.decode(CODEC.encode(EXPIRED))
 
 
+def test_a_codec_that_has_the_ids_asks_no_registry() -> None:
+    """Neither to write nor to read what was written so: a registry may be away while a ledger runs."""
+
+    class Away(MemoryRegistry):
+        def id_of(self, subject: str, schema_json: str) -> int:
+            raise AssertionError(subject)
+
+        def text_of(self, schema_id: int) -> str | None:
+            raise AssertionError(schema_id)
+
+    ids = {schema.topic: number for number, schema in enumerate(LIBRARY, 40)}
+    codec = Codec(LIBRARY, Away(), ids=ids)
+    value = codec.encode(EXPIRED)
+    assert ids[TOPIC_BY_EVENT[SessionExpired]].to_bytes(4, "big") == value[1:5]
+    assert EXPIRED == codec.decode(value)
+
+
 @given(event=any_event())
 def test_truncated_bytes_are_undecodable_at_every_length(event: Event) -> None:
     """No prefix of a record is taken for a record."""
