@@ -75,23 +75,7 @@ class Settings(BaseSettings):
 
     schema_registry: str | None = None
     """URL of a schema registry (Confluent's interface): records are written in its form. Readers take both forms."""
-    schema_registry_client: dict[str, str | float] = Field(default_factory=dict)
-    """How to reach it: `user`, `password`, or `token`; `ca_file`, `cert_file`, `key_file`; `timeout_s`."""
-
-    @field_validator("schema_registry_client")
-    @classmethod
-    def _of_the_registry(cls, options: dict[str, object]) -> dict[str, object]:
-        unknown = set(options) - REGISTRY_OPTIONS
-        if unknown:
-            raise ValueError(f"{sorted(unknown)} are no options; there are {sorted(REGISTRY_OPTIONS)}")
-        for name, value in options.items():
-            if isinstance(value, str) is (name == "timeout_s"):
-                raise ValueError(f"{name} must be a {'number' if name == 'timeout_s' else 'text'}")
-        return options
-
-    schema_registry: str | None = None
-    """URL of a schema registry (Confluent's interface): records are written in its form. Readers take both forms."""
-    schema_registry_client: dict[str, str | float] = Field(default_factory=dict)
+    schema_registry_client: dict[str, str | float] = Field(default_factory=dict, repr=False)
     """How to reach it: `user`, `password`, or `token`; `ca_file`, `cert_file`, `key_file`; `timeout_s`."""
 
     @field_validator("schema_registry_client")
