@@ -127,12 +127,22 @@ def test_the_number_of_partitions_never_changes(storage: KafkaStorage) -> None:
         KafkaLog.open(storage.bootstrap, storage.name, partitions=3, write=False)
 
 
+def test_a_replication_factor_that_the_topic_has_not(storage: KafkaStorage) -> None:
+    """A URL that names another than the topic's is refused with both; the topic's own, or none, is taken."""
+    storage.open().close()
+    with pytest.raises(Misconfigured, match=r"events has replication factor 1 and .* replication=3: say 1"):
+        KafkaLog.open(storage.bootstrap, storage.name, partitions=1, replication_factor=3, write=False)
+    KafkaLog.open(storage.bootstrap, storage.name, partitions=1, replication_factor=1, write=False).close()
+
+
 def test_a_topic_that_forgets_is_refused(storage: KafkaStorage, kafka: str) -> None:
     """A topic with retention, or one that takes small messages only, is refused with what to set."""
     admin = KafkaAdminClient(bootstrap_servers=kafka)
     kept = {"retention.ms": "-1", "retention.bytes": "-1"}
     for configs, says in (
         ({"retention.ms": "1000"}, "retention.ms=1000, which removes records"),
+        ({**kept, "cleanup.policy": "compact"}, "cleanup.policy=compact, which removes records: set it to delete"),
+        ({**kept, "retention.bytes": "1000"}, "retention.bytes=1000, which removes records: set it to -1"),
         ({**kept, "max.message.bytes": "1048588"}, "max.message.bytes=1048588: set it to 4194304"),
     ):
         storage = KafkaStorage(kafka, partitions=1)
