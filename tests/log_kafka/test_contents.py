@@ -111,6 +111,7 @@ def test_removed_records_are_a_named_hole(storage: KafkaStorage) -> None:
     partition = storage.open().partitions[0]
     for end in (0, 10, 20):
         partition.append(batch(end, 10))
+    partition.append(batch(30, 300))
     admin = KafkaAdminClient(bootstrap_servers=storage.bootstrap)
     admin.delete_records({TopicPartition(f"{storage.name}.events", 0): 15})
     admin.close()
