@@ -98,11 +98,10 @@ class KafkaPartition(RecordedPartition):
             end = self._reader.last_before(sent.first_offset, time.monotonic() + BARRIER_TIMEOUT_S)
             producer.abort()
         except BaseException as error:
-            stable = self._known_stable_end() if isinstance(error, LogUnavailable) else "not known"
             if producer is not None:
                 producer.discard()
             if isinstance(error, BrokerAway | ProducerFailed | LogUnavailable) and not isinstance(error, LogRefused):
-                raise self._not_taken(error, stable) from error
+                raise self._not_taken(error) from error
             raise
         self._proved(sent, started_s)
         return producer, end
@@ -117,12 +116,12 @@ class KafkaPartition(RecordedPartition):
         self._offset = sent.last_offset
         return sent
 
-    def _not_taken(self, error: Exception, stable: str) -> LogUnavailable:
+    def _not_taken(self, error: Exception) -> LogUnavailable:
         if isinstance(error, ProducerFailed) and error.refused:
             return LogRefused(f"{self._name} can not be taken: {error}")
         return LogUnavailable(
-            f"{self._name} can not be taken: {error}; the last stable offset is {stable}. If it stays there, a "
-            "transaction hangs before it: find it with kafka-transactions.sh find-hanging and abort it"
+            f"{self._name} can not be taken: {error}; the last stable offset is {self._known_stable_end()}. If it stays "
+            "there, a transaction hangs before it: find it with kafka-transactions.sh find-hanging and abort it"
         )
 
     def _is_reached(self, offset: int, timeout_s: float) -> bool:
