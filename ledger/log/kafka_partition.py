@@ -120,8 +120,8 @@ class KafkaPartition(RecordedPartition):
         if isinstance(error, ProducerFailed) and error.refused:
             return LogRefused(f"{self._name} can not be taken: {error}")
         return LogUnavailable(
-            f"{self._name} can not be taken: {error}; the last stable offset is {self._known_stable_end()}. If it stays "
-            "there, a transaction hangs before it: find it with kafka-transactions.sh find-hanging and abort it"
+            f"{self._name} can not be taken: {error}; the last stable offset is {self._known_stable_end()}. If it "
+            "stays there, a transaction hangs before it: find it with kafka-transactions.sh find-hanging and abort it"
         )
 
     def _is_reached(self, offset: int, timeout_s: float) -> bool:
