@@ -67,6 +67,7 @@ class KafkaPartition(RecordedPartition):
         self._changed = threading.Condition()
         self._producer: Producer | None = None
         self._end = 0
+        self._offset = -1  # of the last record that this instance wrote
         self._unsettled: tuple[bytes, int] | None = None  # batch id and last position of an append of unknown outcome
         self._revived_at_s = -REVIVE_EVERY_S
         self._proved_at_s = -PROOF_AGE_S
@@ -79,6 +80,7 @@ class KafkaPartition(RecordedPartition):
     def take(self) -> None:
         """Fence whoever wrote before, and find the end behind a barrier. Raises LogUnavailable, LogCorrupt."""
         with self._lock:
+            self._reader.assert_whole()
             self._producer, self._end = self._new_producer()
 
     def _new_producer(self) -> tuple[Producer, int]:
@@ -87,7 +89,7 @@ class KafkaPartition(RecordedPartition):
         try:
             producer = Producer(self._options, self._name, self._topic, max(self.partition, 0))
             started_s = time.monotonic()
-            sent = producer.send([barrier()])
+            sent = self._behind(producer.send([barrier()]))
             if not self._is_reached(sent.first_offset, HANGING_S):
                 # What hangs before may be of this id: a marker that a killed broker never wrote. The abort ends it;
                 # nothing of it was acknowledged, for it was never stable.
@@ -96,20 +98,30 @@ class KafkaPartition(RecordedPartition):
             end = self._reader.last_before(sent.first_offset, time.monotonic() + BARRIER_TIMEOUT_S)
             producer.abort()
         except BaseException as error:
-            stable = self._known_stable_end() if isinstance(error, LogUnavailable) else None
             if producer is not None:
                 producer.discard()
             if isinstance(error, BrokerAway | ProducerFailed | LogUnavailable) and not isinstance(error, LogRefused):
-                raise self._not_taken(error, stable) from error
+                raise self._not_taken(error) from error
             raise
         self._proved(sent, started_s)
         return producer, end
 
-    def _not_taken(self, error: Exception, stable: int | None) -> LogUnavailable:
-        """`stable`: the last stable offset, where an open transaction may begin that does not end by itself."""
+    def _behind(self, sent: Sent) -> Sent:
+        """What was sent, which must stand behind all that this instance wrote before. Raises NotOwner."""
+        if sent.first_offset <= self._offset:
+            self._lose(
+                f"topic {self._topic} goes on at offset {sent.first_offset} where {self._offset + 1} or more is due: "
+                "it was truncated, or deleted and made again, and has lost records; restore it"
+            )
+        self._offset = sent.last_offset
+        return sent
+
+    def _not_taken(self, error: Exception) -> LogUnavailable:
+        """What to raise; the last stable offset is where an open transaction begins that does not end by itself."""
         what = f"{self._name} can not be taken: {error}"
         if isinstance(error, ProducerFailed) and error.refused:
             return LogRefused(what)
+        stable = self._known_stable_end()
         if stable is None:
             return LogUnavailable(what)
         return LogUnavailable(
@@ -255,7 +267,7 @@ class KafkaPartition(RecordedPartition):
             producer = self._revive()
             started_s = time.monotonic()
             try:
-                return producer, producer.send(messages), started_s
+                return producer, self._behind(producer.send(messages)), started_s
             except ProducerFailed as error:
                 self._failed(producer, error)
                 if again or not error.forgotten:

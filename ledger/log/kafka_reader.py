@@ -123,6 +123,13 @@ class PartitionReader:
         with self._errors():
             return self._cluster.stable_end(self._topic, self._partition)
 
+    def assert_whole(self) -> None:
+        """Raise LogCorrupt if records at the beginning were removed."""
+        with self._errors():
+            beginning = self._cluster.beginning(self._topic, self._partition)
+            if beginning > 0:
+                raise OffsetGone("records were removed")
+
     def undecided(self) -> int:
         """The high watermark less the last stable offset: what is written and neither committed nor aborted."""
         self._assert_open()

@@ -59,7 +59,7 @@ def _ensure(cluster: Cluster, name: str, partitions: int, replication_factor: in
             time.sleep(0.05)  # one broker made it, and another one answers
         if facts is None:
             raise LogUnavailable(f"topic {name} was created and is not there: try again")
-    _check(name, facts, partitions)
+    _check(name, facts, partitions, replication_factor)
     return facts
 
 
@@ -74,11 +74,22 @@ def _configs(replication_factor: int) -> dict[str, str]:
     }
 
 
-def _check(name: str, facts: TopicFacts, partitions: int) -> None:
+def _check(name: str, facts: TopicFacts, partitions: int, replication_factor: int | None) -> None:
     if facts.partitions != partitions:
         raise Misconfigured(
             f"topic {name} has {facts.partitions} partitions and the ledger is opened with {partitions}: "
             f"open it with {facts.partitions}; the number never changes"
+        )
+    if replication_factor not in (None, facts.replication_factor):
+        raise Misconfigured(
+            f"topic {name} has replication factor {facts.replication_factor} and the ledger's URL says "
+            f"replication={replication_factor}: say {facts.replication_factor}, or reassign the topic's replicas"
+        )
+    in_sync = int(facts.configs.get("min.insync.replicas", "1"))
+    if facts.replication_factor >= SAFE_REPLICATION and in_sync < SAFE_ISR:
+        raise Misconfigured(
+            f"topic {name} has replication factor {facts.replication_factor} and min.insync.replicas={in_sync}, so "
+            f"what is acknowledged may be on one broker only: set it to {SAFE_ISR}"
         )
     for key, wanted in KEEPS_EVERYTHING.items():
         if facts.configs.get(key) != wanted:

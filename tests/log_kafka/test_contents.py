@@ -107,15 +107,20 @@ def test_a_log_in_a_newer_format(storage: KafkaStorage, topic: str) -> None:
 
 
 def test_removed_records_are_a_named_hole(storage: KafkaStorage) -> None:
-    """Retention or truncation is never skipped: the error names the first offset and the positions that are gone."""
+    """Retention or truncation is never skipped: the error names the offset and the positions that are gone."""
     partition = storage.open().partitions[0]
     for end in (0, 10, 20):
         partition.append(batch(end, 10))
+    partition.append(batch(30, 300))
     admin = KafkaAdminClient(bootstrap_servers=storage.bootstrap)
     admin.delete_records({TopicPartition(f"{storage.name}.events", 0): 15})
     admin.close()
-    with pytest.raises(LogCorrupt, match=r"begins at offset 15: positions 1 to 12 are gone"):
+    gone = r"begins at offset 15: positions 1 to 12 are gone"
+    with pytest.raises(LogCorrupt, match=gone):
         storage.open(write=False).partitions[0].read(0, 10)
+    storage.close_all()
+    with pytest.raises(LogCorrupt, match=gone):
+        storage.open()
 
 
 def test_the_number_of_partitions_never_changes(storage: KafkaStorage) -> None:
@@ -127,12 +132,22 @@ def test_the_number_of_partitions_never_changes(storage: KafkaStorage) -> None:
         KafkaLog.open(storage.bootstrap, storage.name, partitions=3, write=False)
 
 
+def test_a_replication_factor_that_the_topic_has_not(storage: KafkaStorage) -> None:
+    """A URL that names another than the topic's is refused with both; the topic's own, or none, is taken."""
+    storage.open().close()
+    with pytest.raises(Misconfigured, match=r"events has replication factor 1 and .* replication=3: say 1"):
+        KafkaLog.open(storage.bootstrap, storage.name, partitions=1, replication_factor=3, write=False)
+    KafkaLog.open(storage.bootstrap, storage.name, partitions=1, replication_factor=1, write=False).close()
+
+
 def test_a_topic_that_forgets_is_refused(storage: KafkaStorage, kafka: str) -> None:
     """A topic with retention, or one that takes small messages only, is refused with what to set."""
     admin = KafkaAdminClient(bootstrap_servers=kafka)
     kept = {"retention.ms": "-1", "retention.bytes": "-1"}
     for configs, says in (
         ({"retention.ms": "1000"}, "retention.ms=1000, which removes records"),
+        ({**kept, "cleanup.policy": "compact"}, "cleanup.policy=compact, which removes records: set it to delete"),
+        ({**kept, "retention.bytes": "1000"}, "retention.bytes=1000, which removes records: set it to -1"),
         ({**kept, "max.message.bytes": "1048588"}, "max.message.bytes=1048588: set it to 4194304"),
     ):
         storage = KafkaStorage(kafka, partitions=1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.protocol.metadata import FindCoordinatorRequest
 
-from session_ledger.domain.errors import AppendFailed, LogUnavailable, NotOwner, OutcomeUnknown
+from session_ledger.domain.errors import AppendFailed, LogUnavailable, Misconfigured, NotOwner, OutcomeUnknown
 from session_ledger.ledger.log import kafka_partition, kafka_producer
 from session_ledger.ledger.log.kafka_client import Cluster as Client
 from session_ledger.ledger.log.kafka_types import ClientOptions
@@ -52,11 +54,12 @@ def test_the_leader_and_the_coordinators_killed_under_load(storage: KafkaStorage
     assert "survive the loss of 1 (replication factor 3, min.insync.replicas 2)" in log.durability
     partition = log.partitions[0]
     load = Load(partition)
-    for find in (
+    finders: list[Callable[[], Broker]] = [
         lambda: cluster.leader_of(f"{storage.name}.events", 0),
         lambda: coordinator_of(cluster, f"{storage.name}-0", TRANSACTION),
         lambda: coordinator_of(cluster, f"{storage.name}.owner", GROUP),
-    ):
+    ]
+    for find in finders:
         load.until(20)
         killed = find()
         killed.kill()
@@ -69,6 +72,25 @@ def test_the_leader_and_the_coordinators_killed_under_load(storage: KafkaStorage
     partition.prove_ownership()
     assert_history(partition, load.acknowledged)
     assert_history(storage.open(write=False).partitions[0], load.acknowledged)
+
+
+def test_a_topic_that_promises_less_than_its_replicas(storage: KafkaStorage) -> None:
+    """Three replicas of which one need be in sync are refused, with what to set."""
+    storage.open().close()
+    admin = KafkaAdminClient(bootstrap_servers=storage.bootstrap)
+    topic = ConfigResource(ConfigResourceType.TOPIC, f"{storage.name}.events", configs={"min.insync.replicas": "1"})
+    admin.alter_configs([topic])
+    admin.close()
+    deadline_s = time.monotonic() + PATIENCE_S
+    told = ""
+    while not told:  # every broker learns of it in a moment
+        assert time.monotonic() < deadline_s
+        try:
+            storage.open(write=False).close()
+        except Misconfigured as error:
+            told = str(error)
+    assert "replication factor 3 and min.insync.replicas=1" in told
+    assert "set it to 2" in told
 
 
 def test_two_of_three_killed(storage: KafkaStorage, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
