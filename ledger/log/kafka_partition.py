@@ -92,10 +92,7 @@ class KafkaPartition(RecordedPartition):
             stable = self._known_stable_end()
             if producer is not None:
                 producer.discard()
-            raise LogUnavailable(
-                f"{self._name} can not be taken: {error}; the last stable offset is {stable}. If it stays there, a "
-                "transaction hangs before it: find it with kafka-transactions.sh find-hanging and abort it"
-            ) from error
+            raise LogUnavailable(f"{self._name} can not be taken: {error}{self._repair(stable)}") from error
         except BaseException:
             if producer is not None:
                 producer.discard()
@@ -111,11 +108,21 @@ class KafkaPartition(RecordedPartition):
             return False
         return True
 
-    def _known_stable_end(self) -> str:
+    def _known_stable_end(self) -> int | None:
         try:
-            return str(self._reader.stable_end())
+            return self._reader.stable_end()
         except LogUnavailable:
-            return "not known"
+            return None
+
+    def _repair(self, stable: int | None) -> str:
+        """What ends an open transaction that does not end by itself: it begins at the last stable offset."""
+        if stable is None:
+            return ""
+        return (
+            f"; the last stable offset is {stable}. If it stays there, the transaction that begins there hangs, and "
+            f"ends by: kafka-transactions.sh --bootstrap-server {self._options.bootstrap} abort --topic {self._topic} "
+            f"--partition {max(self.partition, 0)} --start-offset {stable}"
+        )
 
     def _revive(self) -> Producer:
         """The producer, a new one if the last was thrown away. Raises NotOwner, LogUnavailable."""

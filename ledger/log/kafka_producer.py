@@ -241,7 +241,8 @@ class Producer:
                     return answer
                 raise kafka_errors.for_code(code)()
             except kafka_errors.KafkaError as error:
-                if not error.retriable or time.monotonic() > deadline_s:
+                passing = error.retriable or isinstance(error, kafka_errors.UnknownBrokerIdError)
+                if not passing or time.monotonic() > deadline_s:
                     raise
                 if isinstance(error, kafka_errors.ConcurrentTransactionsError):
                     time.sleep(busy_s)

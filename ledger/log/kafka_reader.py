@@ -86,7 +86,7 @@ class PartitionReader:
                     raise LogUnavailable(
                         f"{self._topic}-{self._partition}: position {after + len(found) + 1} did not become readable "
                         f"within {READ_TIMEOUT_S:g} s: see that a broker answers at {self._options.bootstrap}, and "
-                        "look for a hanging transaction (kafka-transactions.sh find-hanging)"
+                        "look for a transaction that hangs (see docs/operations.md)"
                     )
             return found
 
