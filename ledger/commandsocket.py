@@ -41,7 +41,7 @@ from session_ledger.ledger.clocks import machine_clock_us
 _Answer = Result | list[int] | list[SessionsExpired]
 GONE = "the owner of the ledger has gone away; nothing was recorded: open the ledger again"
 POSITIONS_S = 15.0  # an owner that lives proves its ownership in less, also one whose broker is slow
-CONNECT_S = 3.0  # an owner that has the lock listens as soon as its states are folded
+CONNECT_S = 0.5  # for one who listens; whoever opens asks again, also whether the ledger has become free
 CONNECT_PAUSE_S = 0.05
 ACCEPT_PAUSE_S = 0.1
 HANG_UP_S = 1.0  # for answers to clients that still read

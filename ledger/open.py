@@ -37,6 +37,7 @@ from session_ledger.security.vault_memory import MemoryVault
 if TYPE_CHECKING:
     from session_ledger.ledger.ledger import Ledger
 
+OPEN_S = 3.0  # for an owner that begins, or for the place of one that is gone
 REMOTE_DURABILITY = "as the owner's, whose process answers"
 
 
@@ -159,14 +160,11 @@ def open_ledger(
         ids = None
         if registry is not None and take_over:  # first: nobody is put out for a process that can not serve
             ids = register(Library(), registry)
-        try:
-            log = open_log(place, chosen, write=True, take_over=take_over)
-        except NotOwner as not_owner:
-            if directory is None:
-                raise
-            client = CommandClient(socket_path(directory), not_owner)
+        opened = _log_or_client(place, chosen, take_over)
+        if isinstance(opened, CommandClient):
             close_registry()
-            return cls(Remote(client), url, chosen.name or "", REMOTE_DURABILITY, chosen.close_timeout_s, clock_us)
+            return cls(Remote(opened), url, chosen.name or "", REMOTE_DURABILITY, chosen.close_timeout_s, clock_us)
+        log = opened
         try:
             if registry is not None and ids is None:
                 ids = register(Library(), registry)
@@ -178,6 +176,25 @@ def open_ledger(
         close_registry()
         raise
     return cls(backend, url, log.name, log.durability, chosen.close_timeout_s, clock_us)
+
+
+def _log_or_client(place: LedgerUrl, settings: Settings, take_over: bool) -> Log | CommandClient:
+    """The log as its owner, or a connection to the owner; whichever is to be had first, for OPEN_S.
+
+    An owner that has just begun listens when its states are folded; one that was killed keeps its place for a while.
+    """
+    deadline_s = time.monotonic() + OPEN_S
+    while True:
+        try:
+            return open_log(place, settings, write=True, take_over=take_over)
+        except NotOwner as not_owner:
+            if place.directory is None:
+                raise
+            try:
+                return CommandClient(socket_path(place.directory), not_owner)
+            except NotOwner:
+                if time.monotonic() > deadline_s:
+                    raise
 
 
 def _own(

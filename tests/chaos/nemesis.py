@@ -5,6 +5,7 @@ When a fault meets which command is the machine's to decide: timing is not repro
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -150,9 +151,22 @@ class Nemesis:
 
     def _kill_broker(self, fault: Fault) -> None:
         broker = self._world.brokers[int(fault.dice * len(self._world.brokers))]
+        if fault.dice * 8 % 1 < 0.7:
+            self._await_acknowledgement()
         broker.kill()
         time.sleep(fault.seconds)
         broker.start()
+
+    def _await_acknowledgement(self) -> None:
+        """Return at the very moment in which a command is acknowledged; at most after a second."""
+        files = [worker.history.open("rb") for worker in self._world.workers]
+        for file in files:
+            file.seek(0, os.SEEK_END)
+        deadline_s = time.monotonic() + 1.0
+        while time.monotonic() < deadline_s and not any(b'"wrote": true' in file.read() for file in files):
+            time.sleep(0)
+        for file in files:
+            file.close()
 
     def _kill_leader(self, fault: Fault) -> None:
         """kill -9 of the broker that leads a partition."""

@@ -125,7 +125,8 @@ class Worker:
         try:
             return self._process.wait(timeout_s) == 0
         except subprocess.TimeoutExpired:
-            os.kill(self.pid, signal.SIGQUIT)
+            os.kill(self.pid, signal.SIGUSR1)  # it writes what its threads do to its stderr
+            time.sleep(1.0)
             self.kill()
             return False
 

@@ -11,9 +11,11 @@ ends at once when its standard input does: its runner is gone.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -56,6 +58,7 @@ class Holder:
         self._generation = 0
         self._served = 0
         self._stale = threading.Event()
+        self._closing = threading.Event()
         self._take_over = False
         self.offset_us = 0
         self.stopping = threading.Event()
@@ -83,7 +86,8 @@ class Holder:
                 self._ledger, self._generation = ledger, self._generation + 1
                 say(opened="owner" if ledger.is_owner else "client")
                 self._changed.notify_all()
-            self._stale.wait()
+            while not self._stale.wait(AGAIN_S) and not self._closing.is_set():
+                continue
             with self._changed:
                 self._ledger = None
             try:
@@ -133,8 +137,8 @@ class Holder:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Close what is open."""
-        self._stale.set()
+        """Close what is open, or is being opened."""
+        self._closing.set()
         self._thread.join()
 
 
@@ -234,6 +238,7 @@ class Callers:
 
 def main(url: str, history: str, seed: str, partitions: str, callers: str, pause_ms: str) -> None:
     """Run until told to stop."""
+    faulthandler.register(signal.SIGUSR1)
     path = Path(history)
     output = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     by = f"{path.stem}/{os.getpid()}"
