@@ -140,11 +140,20 @@ class Cluster:
                 return None
             if facts["error_code"]:
                 raise kafka_errors.for_code(facts["error_code"])(f"topic {name}")
-            resource = ConfigResource(ConfigResourceType.TOPIC, name)
-            described = self._admin.describe_configs([resource], config_filter="all")["topic"][name]
+            described = self._configs_of(name)
         partitions = facts["partitions"]
         configs = {key: str(entry["value"]) for key, entry in described.items()}
         return TopicFacts(str(facts["topic_id"]), len(partitions), len(partitions[0]["replica_nodes"]), configs)
+
+    def _configs_of(self, topic: str) -> Any:
+        """Every configuration of a topic that is there. A broker that has not heard of it yet answers with none."""
+        deadline_s = time.monotonic() + COORDINATOR_TIMEOUT_S
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        while not (described := self._admin.describe_configs([resource], config_filter="all")["topic"][topic]):
+            if time.monotonic() > deadline_s:
+                raise BrokerAway(f"the brokers do not tell the configuration of topic {topic}")
+            time.sleep(0.1)
+        return described
 
     def create_topic(self, name: str, partitions: int, replication_factor: int, configs: Mapping[str, str]) -> None:
         """Create it and wait until every partition has a leader; no matter if it was created meanwhile."""

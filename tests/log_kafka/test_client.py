@@ -73,3 +73,18 @@ def test_a_member_that_holds_keeps_its_place(kafka: str) -> None:
     assert group.members() == []
     ours.close()
     others.close()
+
+
+def test_a_broker_that_has_not_heard_of_a_topic_yet(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after a creation another broker may answer without any configuration: it is asked again."""
+    storage = KafkaStorage(kafka, partitions=1)
+    storage.open().close()
+    cluster = Cluster(ClientOptions(kafka, "test"))
+    name = f"{storage.name}.events"
+    told = cluster.topic(name)
+    ask = cluster._admin.describe_configs
+    answers = [{"topic": {name: {}}}]
+    monkeypatch.setattr(cluster._admin, "describe_configs", lambda *a, **k: answers.pop() if answers else ask(*a, **k))
+    assert told == cluster.topic(name)
+    assert [] == answers
+    cluster.close()
