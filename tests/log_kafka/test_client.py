@@ -83,7 +83,7 @@ def test_a_broker_that_has_not_heard_of_a_topic_yet(kafka: str, monkeypatch: pyt
     name = f"{storage.name}.events"
     told = cluster.topic(name)
     ask = cluster._admin.describe_configs
-    answers = [{"topic": {name: {}}}]
+    answers: list[dict[str, dict[str, dict[str, str]]]] = [{"topic": {name: {}}}]
     monkeypatch.setattr(cluster._admin, "describe_configs", lambda *a, **k: answers.pop() if answers else ask(*a, **k))
     assert told == cluster.topic(name)
     assert [] == answers
