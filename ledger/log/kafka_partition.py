@@ -121,7 +121,7 @@ class KafkaPartition(RecordedPartition):
         what = f"{self._name} can not be taken: {error}"
         if isinstance(error, ProducerFailed) and error.refused:
             return LogRefused(what)
-        stable = self._known_stable_end()
+        stable = self._known_stable_end() if isinstance(error, LogUnavailable) else None  # no broker: nobody to ask
         if stable is None:
             return LogUnavailable(what)
         return LogUnavailable(

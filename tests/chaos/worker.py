@@ -70,7 +70,9 @@ class Holder:
 
     def _keep(self) -> None:
         while not self.stopping.is_set():
-            take_over, self._take_over = self._take_over, False
+            with self._changed:  # what is asked for from now on, also while this opens, is done after it
+                self._stale.clear()
+                take_over, self._take_over = self._take_over, False
             try:
                 ledger = Ledger.open(self._url, clock_us=self._clock, take_over=take_over, close_timeout_s=CLOSE_S)
             except EXPECTED_OF_OPEN as error:
@@ -82,7 +84,6 @@ class Holder:
                 time.sleep(1.0)
                 continue
             with self._changed:
-                self._stale.clear()
                 self._ledger, self._generation = ledger, self._generation + 1
                 say(opened="owner" if ledger.is_owner else "client")
                 self._changed.notify_all()
@@ -126,7 +127,7 @@ class Holder:
     def renew(self, generation: int | None = None, *, take_over: bool = False) -> None:
         """Close what is open (if it is still that one) and open again."""
         with self._changed:
-            if generation is None or generation == self._generation:
+            if generation is None or (generation == self._generation and self._ledger is not None):
                 self._take_over |= take_over
                 self._stale.set()
 

@@ -89,7 +89,7 @@ class World:
 
     def set_up(self, recorder: Recorder) -> None:
         """Make the ledger, and start the workers on it."""
-        with Ledger.open(self.url()) as ledger:
+        with self.open() as ledger:
             for command in setting_up(self.partitions):
                 with recorder.trying(command) as answer:
                     answer.result = ledger.submit(command).result()
