@@ -271,6 +271,7 @@ class Store:
         if not read_only:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")  # a power cut may take the last batches, rows and positions alike
+        db.execute("PRAGMA wal_autocheckpoint = 8000")  # pages: a page changed by many batches is copied back once
         db.execute("PRAGMA cache_size = -32768")  # KiB: the inner pages of the indexes stay in memory
         return db
 
