@@ -12,10 +12,9 @@ from pathlib import Path
 import fastavro
 
 from bench.report import Line
-from bench.writes import CONTENT, in_turns
+from bench.writes import CONTENT, import_sessions, in_turns
 from session_ledger.domain.account import Account, evolve_account
-from session_ledger.domain.commands import ImportedMessage, ImportSession
-from session_ledger.domain.ids import derived_session_id, slot_of_user
+from session_ledger.domain.commands import ImportedMessage
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.schemas.codec import SINGLE_OBJECT_HEADER, Codec
 
@@ -32,19 +31,7 @@ def _filled(directory: str, sessions: int, a_session: int = 10) -> None:
         for n in range(a_session)
     )  # fmt: skip
     with Ledger.open(f"sqlite:{directory}") as ledger:
-        futures = []
-        for number in range(sessions):
-            user = f"user-{number // SESSIONS_A_USER}"
-            session_id = derived_session_id(f"bench:{number}", 1_700_000_000_000_000, slot_of_user("acme", user))
-            futures.append(
-                ledger.submit(ImportSession(tenant="acme", user=user, session_id=session_id, messages=history))
-            )
-            if len(futures) == 500:
-                for future in futures:
-                    future.result()
-                futures.clear()
-        for future in futures:
-            future.result()
+        import_sessions(ledger, sessions, history, max(sessions // SESSIONS_A_USER, 1))
 
 
 def decode_and_fold(sessions: int) -> Line:

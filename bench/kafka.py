@@ -11,10 +11,9 @@ from pathlib import Path
 from bench import kafka_floors, writes
 from bench.places import KafkaPlace
 from bench.report import Line
-from bench.writes import CALLERS, CONTENT, ROUNDS, Ran, bulk, in_loop, in_turns, threads
+from bench.writes import CALLERS, CONTENT, ROUNDS, Ran, bulk, import_sessions, in_loop, in_turns, threads
 from session_ledger.consumers.views import Views
-from session_ledger.domain.commands import ImportedMessage, ImportSession
-from session_ledger.domain.ids import derived_session_id, slot_of_user
+from session_ledger.domain.commands import ImportedMessage
 from session_ledger.ledger.ledger import Ledger
 from tests.broker.broker import Broker
 
@@ -95,17 +94,7 @@ def _projecting(place: KafkaPlace, messages: int) -> Line:
 def _fill(ledger: Ledger, events: int, users: int = 5_000) -> None:
     """Import sessions of ten messages until there are that many events."""
     history = tuple(ImportedMessage("user" if n % 2 else "assistant", CONTENT) for n in range(10))
-    window = []
-    for number in range(events // EVENTS_A_SESSION):
-        user = f"user-{number % users}"
-        session_id = derived_session_id(f"fill:{number}", 1_700_000_000_000_000, slot_of_user("acme", user))
-        window.append(ledger.submit(ImportSession(tenant="acme", user=user, session_id=session_id, messages=history)))
-        if len(window) >= 1_000:
-            for future in window:
-                future.result()
-            window.clear()
-    for future in window:
-        future.result()
+    import_sessions(ledger, events // EVENTS_A_SESSION, history, users)
 
 
 def _restart(bootstrap: str, events: int) -> Line:

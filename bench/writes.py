@@ -101,6 +101,21 @@ def in_loop(place: Place, messages: int, callers: int, sessions: int, **options:
         return _ran(place, ledger, each * callers, took_s, before, waits)
 
 
+def import_sessions(ledger: Ledger, sessions: int, history: tuple[ImportedMessage, ...], users: int) -> None:
+    """That many sessions of the same messages, of so many users in turn, some hundreds under way at a time."""
+    window: list[Future[Result]] = []
+    for number in range(sessions):
+        user = f"user-{number % users}"
+        session_id = derived_session_id(f"bench:{number}", 1_700_000_000_000_000, slot_of_user("acme", user))
+        window.append(ledger.submit(ImportSession(tenant="acme", user=user, session_id=session_id, messages=history)))
+        if len(window) >= 500:
+            for future in window[:250]:
+                future.result()
+            del window[:250]
+    for future in window:
+        future.result()
+
+
 def bulk(place: Place, messages: int, a_session: int = 10, **options: object) -> Ran:
     """Imported sessions of `a_session` messages, from parsed input."""
     with place.opened(**options) as ledger:
@@ -109,22 +124,9 @@ def bulk(place: Place, messages: int, a_session: int = 10, **options: object) ->
             for n in range(a_session)
         )
         sessions = messages // a_session
-        users = [f"user-{n % 300}" for n in range(sessions)]
         before = place.appends(ledger)
         started = time.perf_counter()
-        window: list[Future[Result]] = []
-        for number in range(sessions):
-            user = users[number]
-            session_id = derived_session_id(f"bench:{number}", 1_700_000_000_000_000, slot_of_user("acme", user))
-            window.append(
-                ledger.submit(ImportSession(tenant="acme", user=user, session_id=session_id, messages=history))
-            )
-            if len(window) >= 500:
-                for future in window[:250]:
-                    future.result()
-                del window[:250]
-        for future in window:
-            future.result()
+        import_sessions(ledger, sessions, history, 300)
         took_s = time.perf_counter() - started
         ran = _ran(place, ledger, sessions * a_session, took_s, before, [])
         return ran._replace(an_append=ran.an_append * (a_session + 2) / a_session)

@@ -104,6 +104,18 @@ def ledger_name() -> str:
 
 
 @pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Where a ledger of one's own is or will be."""
+    return tmp_path / "ledger"
+
+
+@pytest.fixture
+def sqlite_url(directory: Path) -> str:
+    """The URL of a ledger in that directory."""
+    return f"sqlite:{directory}"
+
+
+@pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Broker]:
     """A running broker for one test alone: to be killed, paused and started again."""
     broker = Broker(tmp_path / "broker")

@@ -1,6 +1,6 @@
 """Records to the bytes of a record batch (version 2 of Kafka's message format), for a transactional producer.
 
-The format: https://kafka.apache.org/documentation/#recordbatch. Varints are those of protocol buffers, zigzag encoded.
+The format: https://kafka.apache.org/documentation/#recordbatch. Its varints are Avro's, zigzag encoded.
 Every record of a batch has the batch's time: the topics of a ledger carry the broker's.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from session_ledger.ledger.log.kafka_types import Message
+from session_ledger.schemas.varint import encode_long
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _BEFORE_LENGTH = 12  # bytes of the batch that its length does not count
@@ -37,22 +38,12 @@ class ProducerState(NamedTuple):
     sequence: int
 
 
-def _varint_of(value: int) -> bytes:
-    value = value << 1 if value >= 0 else (-value << 1) - 1
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-_SHORT_VARINTS = [_varint_of(value) for value in range(_SHORT)]
+_SHORT_VARINTS = [encode_long(value) for value in range(_SHORT)]
 
 
 def varint(value: int) -> bytes:
     """Zigzag, seven bits a byte, the lowest first."""
-    return _SHORT_VARINTS[value] if 0 <= value < _SHORT else _varint_of(value)
+    return _SHORT_VARINTS[value] if 0 <= value < _SHORT else encode_long(value)
 
 
 def header(name: str, content: bytes) -> bytes:
@@ -80,15 +71,15 @@ def record_batch(
         record = b"".join(
             (
                 b"\0\0",  # attributes, and the time's distance from the batch's
-                short[offset] if offset < _SHORT else _varint_of(offset),
+                short[offset] if offset < _SHORT else encode_long(offset),
                 b"\1" if key is None else varint(len(key)) + key,
-                short[size] if size < _SHORT else _varint_of(size),
+                short[size] if size < _SHORT else encode_long(size),
                 value,
                 encoded_headers,
             )
         )
         size = len(record)
-        parts.append(short[size] if size < _SHORT else _varint_of(size))
+        parts.append(short[size] if size < _SHORT else encode_long(size))
         parts.append(record)
     body, attributes = b"".join(parts), _TRANSACTIONAL
     if compression is not None:

@@ -50,6 +50,13 @@ BEAT_TIMEOUT_MS = 2_000  # shorter than a third of a session
 COORDINATOR_TIMEOUT_S = 10.0  # a group's first coordinator in a new cluster, or the next one after a broker's end
 
 
+def offset_request(topic: str, partition: int, which: OffsetSpec, isolation: int) -> Any:
+    """What a partition's leader is asked for one of its offsets."""
+    part = ListOffsetsRequest.ListOffsetsTopic.ListOffsetsPartition(partition_index=partition, timestamp=which)
+    topics = [ListOffsetsRequest.ListOffsetsTopic(name=topic, partitions=[part])]
+    return ListOffsetsRequest(isolation_level=isolation, topics=topics, min_version=4, max_version=7)
+
+
 class Reader:
     """Committed records of one partition from an offset on. Not thread-safe. Every method raises BrokerAway."""
 
@@ -146,9 +153,7 @@ class Cluster:
         return self._offset(topic, partition, OffsetSpec.EARLIEST)
 
     def _offset(self, topic: str, partition: int, which: OffsetSpec, isolation: int = READ_COMMITTED) -> int:
-        part = ListOffsetsRequest.ListOffsetsTopic.ListOffsetsPartition(partition_index=partition, timestamp=which)
-        topics = [ListOffsetsRequest.ListOffsetsTopic(name=topic, partitions=[part])]
-        request = ListOffsetsRequest(isolation_level=isolation, topics=topics, min_version=4, max_version=7)
+        request = offset_request(topic, partition, which, isolation)
         at = topic, partition
         deadline_s = time.monotonic() + COORDINATOR_TIMEOUT_S
         while True:

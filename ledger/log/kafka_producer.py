@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import TopicPartition
+from kafka import OffsetSpec, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.codec import gzip_encode, has_lz4, lz4_encode
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
-from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest
 from kafka.protocol.producer import (
     AddPartitionsToTxnRequest,
@@ -39,7 +38,7 @@ from session_ledger.ledger.log.kafka_access import (
     said,
 )
 from session_ledger.ledger.log.kafka_batch import Compression, ProducerState, record_batch
-from session_ledger.ledger.log.kafka_client import READ_COMMITTED
+from session_ledger.ledger.log.kafka_client import READ_COMMITTED, offset_request
 from session_ledger.ledger.log.kafka_types import (
     MESSAGE_BYTES_MAX,
     ClientOptions,
@@ -56,7 +55,6 @@ INIT_TIMEOUT_S = 5.0  # a first producer waits for the markers of its predecesso
 BATCH_OVERHEAD_BYTES = 1024  # of a record batch and its request, from above
 SEQUENCES = 1 << 31  # sequence numbers wrap
 TRANSACTION_COORDINATOR = 1
-LATEST = -1
 RETRY_S = 0.1  # a broker that is away, a coordinator that is loading
 BUSY_RETRY_S = 0.001  # the markers of the transaction before are being written: a matter of milliseconds
 
@@ -193,14 +191,7 @@ class Producer:
 
     def await_stable(self, offset: int, timeout_s: float) -> None:
         """Return once the last stable offset is behind that offset. Raises ProducerFailed."""
-        topic = ListOffsetsRequest.ListOffsetsTopic
-        part = topic.ListOffsetsPartition(partition_index=self._partition, timestamp=LATEST)
-        request = ListOffsetsRequest(
-            isolation_level=READ_COMMITTED,
-            topics=[topic(name=self._topic, partitions=[part])],
-            min_version=4,
-            max_version=7,
-        )
+        request = offset_request(self._topic, self._partition, OffsetSpec.LATEST, READ_COMMITTED)
 
         def error_code(answer: Any) -> int:
             code: int = answer.topics[0].partitions[0].error_code

@@ -33,15 +33,3 @@ def durable_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str
 def kafka_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
     """The URL of a ledger on Kafka."""
     return _url(request, tmp_path, ledger_name)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """Where a ledger of one's own is or will be."""
-    return tmp_path / "ledger"
-
-
-@pytest.fixture
-def sqlite_url(directory: Path) -> str:
-    """The URL of a ledger in that directory."""
-    return f"sqlite:{directory}"

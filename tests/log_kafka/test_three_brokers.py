@@ -48,6 +48,12 @@ def coordinator_of(cluster: Cluster, key: str, kind: int) -> Broker:
         client.close()
 
 
+def followers(storage: KafkaStorage, cluster: Cluster) -> list[Broker]:
+    """The two brokers that do not lead the ledger's partition now."""
+    leader = cluster.leader_of(f"{storage.name}.events", 0)
+    return [broker for broker in cluster.brokers.values() if broker is not leader]
+
+
 def test_the_leader_and_the_coordinators_killed_under_load(storage: KafkaStorage, cluster: Cluster) -> None:
     """The owner goes on by itself each time and stays the owner; every acknowledged batch stands once."""
     log = storage.open()
@@ -100,8 +106,7 @@ def test_two_of_three_killed(storage: KafkaStorage, cluster: Cluster, monkeypatc
     monkeypatch.setattr(kafka_partition, "STABLE_TIMEOUT_S", 2.0)
     partition = storage.open().partitions[0]
     partition.append(batch(0, 3))
-    leader = cluster.leader_of(f"{storage.name}.events", 0)
-    others = [broker for broker in cluster.brokers.values() if broker is not leader]
+    others = followers(storage, cluster)
     for broker in others:
         broker.kill()
     started_s = time.monotonic()
@@ -133,8 +138,7 @@ def test_two_of_three_paused_below_min_isr(
     monkeypatch.setattr(kafka_producer, "COMMIT_TIMEOUT_S", 2.0)
     partition = storage.open().partitions[0]
     partition.append(batch(0, 3))
-    leader = cluster.leader_of(f"{storage.name}.events", 0)
-    others = [broker for broker in cluster.brokers.values() if broker is not leader]
+    others = followers(storage, cluster)
     for broker in others:
         broker.pause()
     try:
