@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -25,7 +26,7 @@ from session_ledger.domain.events import (
 from session_ledger.domain.ids import account_id
 from session_ledger.domain.session import IMPORTED
 from session_ledger.ledger.log.port import PartitionLog, Record
-from session_ledger.ledger.statefile import FOLD_VERSION, LIVE, AccountKey, StateFile, StateFileDamaged
+from session_ledger.ledger.statefile import FOLD_VERSION, LIVE, AccountKey, StateFile, StateFileDamaged, StateFileTaken
 from session_ledger.schemas.codec import Codec
 
 REPLAY_RECORDS = 2000  # records read at a time: some 1 MB
@@ -54,7 +55,7 @@ class Folds(Protocol):
     uncounted: dict[AccountKey, None]
     """Users with refusals that no event tells yet."""
     damaged: bool
-    """What is kept on disk can not be read: `recover` replaces it."""
+    """What is kept on disk can not be read: `recover` replaces it, or says whose it is."""
 
     def decide(self, prepared: Prepared, now: int, new_id: Callable[[], bytes]) -> Decision:
         """What the command leads to in the present state; changes nothing."""
@@ -195,10 +196,10 @@ class PartitionFolds:
         return (None, True) if owner != mine else (None if how == LIVE else how, False)
 
     def _read(self, read: Callable[[], T]) -> T:
-        """Read the file; where it is damaged, the shard is told to fold everything again from the log."""
+        """Read the file; where that fails, the shard is told to recover, which makes a new file or ends the shard."""
         try:
             return read()
-        except StateFileDamaged:
+        except (StateFileDamaged, StateFileTaken):
             self.damaged = True
             raise
 
@@ -347,6 +348,7 @@ class PartitionFolds:
 
     def close(self, keep: bool) -> None:
         """Bring the file up to date, where that is possible and wanted, and close it."""
-        while keep and self.position > self._covered and not self._file_failing:
-            self.maintain(idle=True)
+        with suppress(StateFileTaken):
+            while keep and self.position > self._covered and not self._file_failing:
+                self.maintain(idle=True)
         self._file.close()

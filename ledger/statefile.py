@@ -3,14 +3,18 @@
 It is a fuzzy checkpoint (as in ARIES; Mohan et al. 1992): rows are written one by one while commands go on, each with
 the position of the last event folded into it, and `covered` is moved only when every row that was dirty at that
 position has been written. Opening reads the log from `covered` on and folds an event into a row only if its position
-is higher than the row's. No row ever goes back to a lower position, so that a former owner, which does not know yet
-that it was fenced off, does no harm. Every write moves `reached` too, to a position that no row is beyond, with the
-batch id that stands there. A file of another log, of another version of the folding code, or that reached what the log
-does not hold, is thrown away; so is a damaged one.
+is higher than the row's. Every write moves `reached` too, to a position that no row is beyond, with the batch id that
+stands there. A file of another log, of another version of the folding code, or that reached what the log does not
+hold, is thrown away; so is a damaged one.
+
+A file is its last opener's, who puts a mark of its own into it, and every read and write looks for that mark in the
+same transaction. So a former owner, which does not know yet that it was fenced off and for which the log ends earlier,
+neither reads what its follower wrote nor writes to it, let alone throws it away.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,13 +25,13 @@ import msgspec
 
 from session_ledger.domain.account import Account
 from session_ledger.domain.agents import AgentPool
-from session_ledger.domain.errors import LogUnavailable
+from session_ledger.domain.errors import LogUnavailable, NotOwner
 from session_ledger.domain.ids import account_id
 from session_ledger.security.files import create_private
 
 T = TypeVar("T")
 LIVE = "live"
-FOLD_VERSION = 3  # raise it whenever evolve or a state's shape changes: old files are then rebuilt
+FOLD_VERSION = 4  # raise it whenever evolve or a state's shape changes: old files are then rebuilt
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -38,6 +42,10 @@ CREATE INDEX IF NOT EXISTS accounts_due ON accounts (due_at) WHERE due_at IS NOT
 CREATE TABLE IF NOT EXISTS agents (position INTEGER, state BLOB);
 CREATE TABLE IF NOT EXISTS streams (stream BLOB PRIMARY KEY, account BLOB, how TEXT) WITHOUT ROWID;
 """
+
+BUSY_S = (
+    1.0  # for the writes of a former owner; one that was stopped in the middle of a write keeps its file for itself
+)
 
 _DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # the file's content is at fault
 AccountKey = tuple[str, str]
@@ -52,16 +60,22 @@ class StateFileDamaged(LogUnavailable):
     """The state file can not be read as what it was written as: replace it, and fold again from the log."""
 
 
+class StateFileTaken(NotOwner):
+    """Another process has opened the state file since, as the owner of the ledger."""
+
+
 class StateFile:
     """One partition's state file; used by the shard's thread alone."""
 
     def __init__(self, path: Path | None) -> None:
-        """`path` None keeps it in memory. Raises LogUnavailable where the file can not be used."""
+        """Take the file from whoever had it. `path` None: in memory. Raises LogUnavailable where it can not be used."""
         self._path = path
+        self._mark = os.urandom(16)
+        self._inode: int | None = None
         try:
             self._connection = self._open()
         except sqlite3.DatabaseError as error:
-            if path is None or error.sqlite_errorcode & 0xFF not in _DAMAGE:
+            if path is None or error.sqlite_errorcode & 0xFF not in (*_DAMAGE, sqlite3.SQLITE_BUSY):
                 raise LogUnavailable(f"the local state file {path} can not be opened: {error}") from error
             self._connection = self._anew()
 
@@ -69,11 +83,15 @@ class StateFile:
         if self._path is not None and not self._path.exists():
             with suppress(FileExistsError):
                 create_private(self._path, b"")  # SQLite gives the files beside it the same mode
-        connection = sqlite3.connect(self._path or ":memory:", check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(
+            self._path or ":memory:", timeout=BUSY_S, check_same_thread=False, isolation_level=None
+        )
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")  # survives a crash whole; what it lacks is in the log
             connection.executescript(_SCHEMA)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('mark', ?)", (self._mark,))
+            self._inode = self._inode_now()
         except BaseException:
             connection.close()
             raise
@@ -86,12 +104,28 @@ class StateFile:
         return self._open()
 
     def replace(self) -> None:
-        """Throw the file away and begin with an empty one. Raises LogUnavailable."""
+        """Throw the file away and begin with an empty one. Raises StateFileTaken, LogUnavailable."""
+        with suppress(StateFileDamaged):
+            self._read("SELECT 1")
+        if self._inode_now() not in (None, self._inode):  # another has replaced it
+            raise self._taken()
         self._connection.close()
         try:
             self._connection = self._anew()
         except (OSError, sqlite3.Error) as error:
             raise LogUnavailable(f"the damaged state file {self._path} can not be replaced: {error}") from error
+
+    def _inode_now(self) -> int | None:
+        try:
+            return None if self._path is None else self._path.stat().st_ino
+        except FileNotFoundError:
+            return None
+
+    def _taken(self) -> StateFileTaken:
+        return StateFileTaken(
+            f"the local state file {self._path} was taken by another process, which owns the ledger now: send the "
+            "command there, or open the ledger again"
+        )
 
     # --- identity -------------------------------------------------------------------------------------------------
 
@@ -104,29 +138,49 @@ class StateFile:
         return rows.get("log_id", ""), rows.get("fold_version", 0), covered, (reached, batch_id)
 
     def reset(self, log_id: str) -> None:
-        """Forget everything and begin anew for that log. Raises LogUnavailable where the file can not be written."""
+        """Forget everything and begin anew for that log. Raises StateFileTaken, LogUnavailable."""
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
+            self._assert_mine()
             for table in ("meta", "accounts", "agents", "streams"):
                 connection.execute(f"DELETE FROM {table}")
             connection.executemany(
                 "INSERT INTO meta VALUES (?, ?)",
-                [("log_id", log_id), ("fold_version", FOLD_VERSION), ("covered", 0), ("reached", 0), ("batch_id", b"")],
+                [
+                    ("log_id", log_id),
+                    ("fold_version", FOLD_VERSION),
+                    ("covered", 0),
+                    ("reached", 0),
+                    ("batch_id", b""),
+                    ("mark", self._mark),
+                ],
             )
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
             raise LogUnavailable(f"the local state file {self._path} can not be written: {error}") from error
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     def _read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """The rows, whose first column is never NULL. Raises StateFileDamaged, StateFileTaken."""
+        marked = f"SELECT meta.value, found.* FROM meta LEFT JOIN ({query}) AS found WHERE meta.name = 'mark'"
         try:
-            return self._connection.execute(query, values).fetchall()
+            rows = self._connection.execute(marked, values).fetchall()
         except sqlite3.Error as error:
             raise StateFileDamaged(f"the local state file {self._path} can not be read: {error}") from error
+        if not rows or rows[0][0] != self._mark:
+            raise self._taken()
+        return [row[1:] for row in rows if row[1] is not None]
+
+    def _assert_mine(self) -> None:
+        """Raise StateFileTaken; within the transaction that is to write."""
+        if self._connection.execute("SELECT value FROM meta WHERE name = 'mark'").fetchall() != [(self._mark,)]:
+            raise self._taken()
 
     def _decoded(self, decode: Callable[[bytes], T], state: bytes) -> T:
         try:
@@ -163,7 +217,8 @@ class StateFile:
         agents: tuple[int, AgentPool] | None = None,
         covered: int | None = None,
     ) -> None:
-        """Write rows in one transaction, none to a lower position. Raises sqlite3.Error.
+        """Write rows in one transaction, none to a lower position (while the log is read again). Raises sqlite3.Error,
+        StateFileTaken.
 
         `reached`: no row is beyond that position. `ended`: (session or agent id, its account's id, how). `covered`:
         where replay starts after.
@@ -171,6 +226,7 @@ class StateFile:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
+            self._assert_mine()
             connection.executemany(
                 "INSERT INTO accounts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET position = excluded.position,"
                 " due_at = excluded.due_at, state = excluded.state WHERE excluded.position >= accounts.position",

@@ -200,7 +200,8 @@ class Producer:
         deadline_s = time.monotonic() + timeout_s
         with self._failing("waiting until it is stable"):
             while True:
-                answer = self._ask(request, self._leader_node, error_code, deadline_s)
+                look_s = time.monotonic() + REQUEST_TIMEOUT_MS / 1000  # the last look has time to be answered, too
+                answer = self._ask(request, self._leader_node, error_code, look_s)
                 stable = answer.topics[0].partitions[0].offset
                 if stable > offset:
                     return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ from session_ledger.domain.errors import (
     SessionNotFound,
 )
 from session_ledger.domain.ids import parse_id
+from session_ledger.domain.results import Result
 from tests.cli.shell import Shell
-from tests.ledger.support import assert_folds_equal_the_log, keys_in_vault, partition_folds, stored
+from tests.ledger.support import assert_folds_equal_the_log, keys_in_vault, partition_folds, shard_of, stored
 
 pytestmark = pytest.mark.kafka
 
@@ -131,7 +133,10 @@ def test_what_is_too_large_is_refused_and_what_is_large_passes(kafka: str, ledge
             ledger.add_message("t", "u", session, role="user", content="x" * (limit + 1))
         ledger.add_message("t", "u", session, role="user", content="x" * limit)
         message = AddMessage(tenant="t", user="u", session_id=parse_id(session), role="user", content="y" * 1_000_000)
-        sent = [ledger.submit(message) for _ in range(9)]
+        sent: list[Future[Result]] = []
+        shard_of(ledger).call(
+            lambda: sent.extend(ledger.submit(message) for _ in range(9))
+        )  # so that they wait together
         assert [*range(3, 12)] == sorted(future.result(60).position for future in sent)
         batches = [one.record.batch_id for one in stored(ledger)]
         assert len(set(batches)) < len(batches)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from session_ledger.domain.errors import LogUnavailable, SessionLedgerError
+from session_ledger.domain.account import Account
+from session_ledger.domain.errors import LogUnavailable, NotOwner, SessionLedgerError
 from session_ledger.ledger.ledger import Ledger
-from session_ledger.ledger.statefile import FOLD_VERSION
-from tests.ledger.support import Clock, assert_folds_equal_the_log, judged, partition_folds, stored
+from session_ledger.ledger.statefile import FOLD_VERSION, StateFile, StateFileTaken
+from tests.ledger.support import Clock, assert_folds_equal_the_log, judged, partition_folds, shard_of, stored
 
 TENANTS = ("acme", "zeta")
 USERS = tuple(f"u{number}" for number in range(25))
@@ -266,6 +269,83 @@ def test_rows_beyond_a_log_that_was_put_back_are_not_believed(tmp_path: Path) ->
             session = ledger.create_session("t", f"late{number}")
             assert session.evicted == ()
         assert_folds_equal_the_log(ledger)
+
+
+@pytest.mark.kafka
+def test_a_former_owner_leaves_the_states_of_its_follower_alone(kafka: str, ledger_name: str, directory: Path) -> None:
+    """One that was followed folds again from the file that both use, where the log ends earlier for it: it ends."""
+    url = f"kafka://{kafka}/{ledger_name}?partitions=1&replica={directory}"
+    with Ledger.open(url) as first:
+        sessions = [first.create_session("t", user).session_id for user in USERS]
+        with Ledger.open(url, take_over=True) as second:
+            session = second.create_session("t", "late").session_id
+            folds = partition_folds(second)
+            deadline_s = time.monotonic() + 10
+            while folds._covered < folds.position:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+
+            def recovered() -> None:
+                with pytest.raises(NotOwner, match="taken by another process"):
+                    partition_folds(first).recover()
+                for user, one in zip(USERS, sessions, strict=True):
+                    second.add_message("t", user, one, role="user", content="hello")
+
+            shard_of(first).call(recovered)
+            second.end_session("t", "late", session)
+            judged(stored(second))
+            assert_folds_equal_the_log(second)
+
+
+@pytest.mark.parametrize("spoilt", [False, True], ids=["whole", "spoilt"])
+def test_a_file_is_its_last_openers(tmp_path: Path, spoilt: bool) -> None:
+    """Whoever had it before can not read, write, reset or replace it, and what the last one wrote stays."""
+    path = tmp_path / "state-0.db"
+    first = StateFile(path)
+    first.reset("log")
+    first.write((3, b"a"), [(("t", "u"), Account(tenant="t", user="u", position=3))], covered=3)
+    if spoilt:
+        path.write_bytes(b"spoilt" * 1000)
+        path.with_name("state-0.db-wal").write_bytes(b"")
+    second = StateFile(path)
+    if spoilt:
+        second.reset("log")
+        second.write((3, b"a"), [(("t", "u"), Account(tenant="t", user="u", position=3))], covered=3)
+    attempts: list[Callable[[], object]] = [
+        first.replace,
+        lambda: first.reset("log"),
+        lambda: first.write((9, b"z"), [], covered=9),
+        first.identity,
+        lambda: first.account(("t", "u")),
+        lambda: first.account(("t", "nobody")),
+        lambda: first.due(0),
+    ]
+    for attempt in attempts[:1] if spoilt else attempts:
+        with pytest.raises(StateFileTaken):
+            attempt()
+    assert ("log", FOLD_VERSION, 3, (3, b"a")) == second.identity()
+    assert second.account(("t", "u")) is not None
+    assert second.account(("t", "nobody")) is None
+    first.close()
+    second.close()
+    with closing(StateFile(path)) as third:
+        assert ("log", FOLD_VERSION, 3, (3, b"a")) == third.identity()
+
+
+def test_a_file_whose_owner_stopped_in_the_middle_of_a_write(tmp_path: Path) -> None:
+    """The next owner does not wait for it: it gets a file of its own."""
+    path = tmp_path / "state-0.db"
+    first = StateFile(path)
+    first.reset("log")
+    first._connection.execute("BEGIN IMMEDIATE")
+    second = StateFile(path)
+    assert 0 == second.identity()[1]
+    second.reset("log")
+    first._connection.execute("COMMIT")
+    with pytest.raises(StateFileTaken):
+        first.replace()
+    first.close()
+    second.close()
 
 
 def test_files_are_for_the_owner_alone(filled: Path, clock: Clock) -> None:
