@@ -1,0 +1,1 @@
+"""The analytics database: every event in DuckDB, for SQL, trends, audits and leakage checks."""
