@@ -14,9 +14,15 @@ from typing import Any
 from session_ledger.domain.errors import LogCorrupt
 from session_ledger.domain.events import (
     AccountEvent,
+    AgentRefused,
+    AlertRaised,
+    AuditRead,
     AuthenticationFailed,
+    ContentRevealed,
     ErrorReported,
     Event,
+    LeakAcknowledged,
+    LeakFound,
     MessageAdded,
     QuotaConsumed,
     QuotaRefused,
@@ -36,6 +42,7 @@ from session_ledger.domain.remembered import Remembered, remember
 from session_ledger.domain.session import Session
 from session_ledger.domain.windows import Window
 
+REFUSED_EVERY_US = 1_000_000  # at most one fact of refusals a second, a user and resource or agent type
 RESERVATIONS_MAX = 1000  # open ones, a user and resource: some 200 kB
 
 
@@ -59,6 +66,25 @@ class Refusals:
     period_ms: int
     limit_source: str
     retry_after_ms: int | None
+
+
+@dataclass(slots=True)
+class AgentRefusals:
+    """Refused acquisitions that no event tells yet; the fields are those of the AgentRefused that will."""
+
+    count: int
+    required: tuple[str, ...]
+    session_id: bytes
+    waited_ms: int | None
+
+
+@dataclass(slots=True)
+class RefusedAgents:
+    """Refused acquisitions of one agent type."""
+
+    last_refused_at: int
+    uncounted: AgentRefusals | None = None
+    """Not folded from events: `decide` counts here what it refused within a second of the last AgentRefused."""
 
 
 @dataclass(slots=True)
@@ -92,6 +118,10 @@ class Account:
     max_sessions: int | None = None
     limit_policy: str | None = None
     plan: str | None = None
+    refused_agents: dict[str, RefusedAgents] = field(default_factory=dict)
+    """By agent type."""
+    findings: dict[bytes, bool] = field(default_factory=dict)
+    """Leakage findings, to whether they are acknowledged."""
 
     @property
     def due_at(self) -> int | None:
@@ -101,9 +131,11 @@ class Account:
     @property
     def has_uncounted_refusals(self) -> bool:
         """Whether RecordRefusals would find something, at the latest a second from the last refusal told."""
-        if not self.quotas:
+        if not self.quotas and not self.refused_agents:
             return False
-        return any(quota.uncounted is not None for quota in self.quotas.values())
+        return any(quota.uncounted is not None for quota in self.quotas.values()) or any(
+            waits.uncounted is not None for waits in self.refused_agents.values()
+        )
 
 
 def evolve_account(account: Account, event: Event, position: int) -> None:
@@ -221,6 +253,21 @@ def _quota_released(account: Account, event: QuotaReleased) -> None:
     quota.window.release(reservation.recorded_at, event.amount)
 
 
+def _agent_refused(account: Account, event: AgentRefused) -> None:
+    _account_event(account, event)
+    account.refused_agents[event.agent_type] = RefusedAgents(event.recorded_at)
+
+
+def _leak_found(account: Account, event: LeakFound) -> None:
+    _account_event(account, event)
+    account.findings[event.finding_id] = False
+
+
+def _leak_acknowledged(account: Account, event: LeakAcknowledged) -> None:
+    _account_event(account, event)
+    account.findings[event.finding_id] = True
+
+
 def _user_limits_set(account: Account, event: UserLimitsSet) -> None:
     _account_event(account, event)
     account.max_sessions, account.limit_policy, account.plan = event.max_sessions, event.limit_policy, event.plan
@@ -241,5 +288,11 @@ _FOLDS: dict[type[Event], Callable[[Account, Any], None]] = {
     QuotaThresholdReached: _account_event,
     UserLimitsSet: _user_limits_set,
     AuthenticationFailed: _account_event,
+    AgentRefused: _agent_refused,
+    ContentRevealed: _account_event,
+    AuditRead: _account_event,
+    LeakFound: _leak_found,
+    LeakAcknowledged: _leak_acknowledged,
+    AlertRaised: _account_event,
 }
 """Agent events change no account (see `agents`), but their commands are remembered in one."""

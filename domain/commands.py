@@ -9,38 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
 
+from session_ledger.domain.command import Command as Command
+from session_ledger.domain.command import Json as Json
+from session_ledger.domain.command import SessionCommand as SessionCommand
+from session_ledger.domain.command import UserCommand as UserCommand
+from session_ledger.domain.commands_audit import AcknowledgeLeak as AcknowledgeLeak
+from session_ledger.domain.commands_audit import RaiseAlert as RaiseAlert
+from session_ledger.domain.commands_audit import RecordAuditRead as RecordAuditRead
+from session_ledger.domain.commands_audit import ReportLeak as ReportLeak
+from session_ledger.domain.commands_audit import RevealContent as RevealContent
 from session_ledger.domain.frozen import quick
-
-Json = Any
-"""What `json` can write: None, bool, int, float, str, lists and dicts of them."""
-
-
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """What all commands share."""
-
-    tenant: str
-    command_id: bytes | None = None
-
-
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserCommand(Command):
-    """A command about one user."""
-
-    user: str
-
-
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionCommand(UserCommand):
-    """A command about one session of the user."""
-
-    session_id: bytes
-
 
 # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -95,6 +74,15 @@ class AddMessage(SessionCommand):
     audio_duration_ms: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     occurred_at: int | None = None
+    agent_id: bytes | None = None
+    """The instance that wrote it."""
+    tokens_cached: int | None = None
+    """Of `tokens_in`."""
+    tokens_reasoning: int | None = None
+    """Of `tokens_out`."""
+    topic: str | None = None
+    shared_source: str | None = None
+    """The declared source, shared by all of the tenant's users, that the content was taken from."""
 
 
 @quick
@@ -137,6 +125,11 @@ class ImportedMessage:
     occurred_at: int | None = None
     audio_url: str | None = None
     audio_duration_ms: int | None = None
+    agent_id: bytes | None = None
+    tokens_cached: int | None = None
+    tokens_reasoning: int | None = None
+    topic: str | None = None
+    shared_source: str | None = None
 
 
 @quick
@@ -255,6 +248,8 @@ class AcquireAgent(SessionCommand):
 
     agent_type: str
     capabilities: tuple[str, ...] = ()
+    waited_ms: int | None = None
+    """How long the caller has waited for it."""
 
 
 @quick

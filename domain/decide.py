@@ -9,6 +9,7 @@ from session_ledger.domain.account import Account, evolve_account
 from session_ledger.domain.agents import AgentPool, evolve_agents
 from session_ledger.domain.answers import result_of
 from session_ledger.domain.commands import (
+    AcknowledgeLeak,
     AcquireAgent,
     AddMessage,
     CheckQuota,
@@ -19,19 +20,30 @@ from session_ledger.domain.commands import (
     ExpireSessions,
     ImportSession,
     Prepared,
+    RaiseAlert,
+    RecordAuditRead,
     RecordRefusals,
     RegisterAgent,
     ReleaseAgent,
     ReleaseQuota,
     ReportAuthenticationFailure,
     ReportError,
+    ReportLeak,
     ReportQuota,
     RetireAgent,
+    RevealContent,
     SetQuota,
     SetUserLimits,
     UpdateSession,
 )
 from session_ledger.domain.decide_agents import acquire_agent, register_agent, release_agent, retire_agent
+from session_ledger.domain.decide_audit import (
+    acknowledge_leak,
+    raise_alert,
+    record_audit_read,
+    report_leak,
+    reveal_content,
+)
 from session_ledger.domain.decide_import import import_session
 from session_ledger.domain.decide_quotas import (
     authentication_failed,
@@ -65,7 +77,7 @@ def decide(context: Context, prepared: Prepared, now: int, new_id: NewId) -> Dec
     """What the command leads to in this state, at `now` (microseconds since the epoch, never before the last event).
 
     Errors are in the decision, because events can go with them. The states are not changed, except that refusals
-    within a second of the last QuotaRefused are counted in `Quota.uncounted`.
+    within a second of the last one told are counted in the account (`uncounted`).
     """
     command_type = type(prepared.command)
     remembered = _REMEMBERED.get(command_type)
@@ -101,6 +113,11 @@ _REMEMBERED: dict[type[Command], Decide] = {
     AcquireAgent: acquire_agent,
     ReleaseAgent: release_agent,
     RetireAgent: retire_agent,
+    RevealContent: reveal_content,
+    RecordAuditRead: record_audit_read,
+    ReportLeak: report_leak,
+    AcknowledgeLeak: acknowledge_leak,
+    RaiseAlert: raise_alert,
 }
 """Commands whose repeats answer what the first one did."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from session_ledger.domain.account import REFUSED_EVERY_US, Account, AgentRefusals
 from session_ledger.domain.agents import NOT_REPORTED
 from session_ledger.domain.commands import AcquireAgent, Prepared, RegisterAgent, ReleaseAgent, RetireAgent
 from session_ledger.domain.decision import Context, Decision, NewId, live_session, own_event_id
@@ -13,7 +14,14 @@ from session_ledger.domain.errors import (
     InvalidInput,
     NoAgentAvailable,
 )
-from session_ledger.domain.events import AgentAcquired, AgentRegistered, AgentReleased, AgentRetired, Event
+from session_ledger.domain.events import (
+    AgentAcquired,
+    AgentRefused,
+    AgentRegistered,
+    AgentReleased,
+    AgentRetired,
+    Event,
+)
 from session_ledger.domain.ids import format_id
 from session_ledger.domain.results import AgentChanged
 
@@ -57,7 +65,7 @@ def acquire_agent(context: Context, command: AcquireAgent, prepared: Prepared, n
     if agent is None:
         wanted = f"{agent_type} with {', '.join(required)}" if required else agent_type
         if context.agents.is_known(tenant, agent_type, required):
-            return Decision([], NoAgentAvailable(f"{wanted}: every instance is held by a session; try again later"))
+            return _refuse(context, command, required, wanted, now, new_id)
         message = f"{wanted}: no instance is registered in partition {context.partition}; register one"
         return Decision([], AgentTypeUnknown(message))
     return Decision(
@@ -74,9 +82,33 @@ def acquire_agent(context: Context, command: AcquireAgent, prepared: Prepared, n
                 agent.agent_type,
                 command.session_id,
                 required,
+                command.waited_ms,
             )
         ]
     )
+
+
+def _refuse(
+    context: Context, command: AcquireAgent, required: tuple[str, ...], wanted: str, now: int, new_id: NewId
+) -> Decision:
+    """The refusal, told by an event unless one told of another within the last second: then it is counted."""
+    account, agent_type = context.account, command.agent_type
+    error = NoAgentAvailable(f"{wanted}: every instance is held by a session; try again later")
+    waits = account.refused_agents.get(agent_type)
+    counted = 0 if waits is None or waits.uncounted is None else waits.uncounted.count
+    refusals = AgentRefusals(counted + 1, required, command.session_id, command.waited_ms)
+    if waits is not None and now - waits.last_refused_at < REFUSED_EVERY_US:
+        waits.uncounted = refusals
+        return Decision([], error)
+    return Decision([agent_refused(account, agent_type, refusals, account.version + 1, now, new_id)], error)
+
+
+def agent_refused(
+    account: Account, agent_type: str, told: AgentRefusals, version: int, now: int, new_id: NewId
+) -> AgentRefused:
+    """The fact that tells of these refusals."""
+    head = (new_id(), account.tenant, account.user, version, now, None, None)
+    return AgentRefused(*head, agent_type, told.required, told.session_id, told.count, told.waited_ms)
 
 
 def release_agent(context: Context, command: ReleaseAgent, prepared: Prepared, now: int, new_id: NewId) -> Decision:

@@ -169,6 +169,11 @@ def _add_messages(
                 fields["sealed_content"],
                 fields.get("sealed_parts"),
                 fields.get("sealed_audio_url"),
+                message.agent_id,
+                message.tokens_cached,
+                message.tokens_reasoning,
+                message.topic,
+                message.shared_source,
             )
         )
         number += 1

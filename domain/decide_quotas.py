@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from session_ledger.domain.account import RESERVATIONS_MAX, Quota, Refusals
+from session_ledger.domain.account import REFUSED_EVERY_US, RESERVATIONS_MAX, Quota, Refusals
 from session_ledger.domain.commands import (
     CheckQuota,
     ConsumeQuota,
@@ -16,6 +16,7 @@ from session_ledger.domain.commands import (
     SetQuota,
     SetUserLimits,
 )
+from session_ledger.domain.decide_agents import agent_refused
 from session_ledger.domain.decision import Context, Decision, NewId, own_event_id, own_seal
 from session_ledger.domain.errors import (
     InvalidInput,
@@ -37,8 +38,6 @@ from session_ledger.domain.events import (
 )
 from session_ledger.domain.ids import format_id
 from session_ledger.domain.results import QuotaReport, QuotaStatus, Recorded
-
-REFUSED_EVERY_US = 1_000_000  # at most one QuotaRefused a second, a user and resource
 
 
 def consume_quota(context: Context, command: ConsumeQuota, prepared: Prepared, now: int, new_id: NewId) -> Decision:
@@ -138,13 +137,18 @@ def _refused(context: Context, resource: str, told: Refusals, version: int, now:
 
 
 def record_refusals(context: Context, command: RecordRefusals, prepared: Prepared, now: int, new_id: NewId) -> Decision:
-    """QuotaRefused for each resource with refusals that were counted and not told, a second after the last one told."""
-    events: list[Event] = []
-    for resource, quota in sorted(context.account.quotas.items()):
+    """QuotaRefused and AgentRefused for what was refused, counted and not told, a second after the last one told."""
+    account, events = context.account, list[Event]()
+    for resource, quota in sorted(account.quotas.items()):
         if quota.uncounted is None or now - (quota.last_refused_at or 0) < REFUSED_EVERY_US:
             continue
-        version = context.account.version + 1 + len(events)
+        version = account.version + 1 + len(events)
         events.append(_refused(context, resource, quota.uncounted, version, now, new_id))
+    for agent_type, waits in sorted(account.refused_agents.items()):
+        if waits.uncounted is None or now - waits.last_refused_at < REFUSED_EVERY_US:
+            continue
+        version = account.version + 1 + len(events)
+        events.append(agent_refused(account, agent_type, waits.uncounted, version, now, new_id))
     return Decision(events, result=None if events else Recorded(command_id=format_id(prepared.command_id)))
 
 

@@ -72,6 +72,11 @@ def add_message(context: Context, command: AddMessage, prepared: Prepared, now: 
                 sealed.fields["sealed_content"],
                 field("sealed_parts"),
                 field("sealed_audio_url"),
+                command.agent_id,
+                command.tokens_cached,
+                command.tokens_reasoning,
+                command.topic,
+                command.shared_source,
             )
         ]
     )

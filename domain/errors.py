@@ -150,6 +150,18 @@ class AgentBusy(SessionLedgerError):
     retriable = True
 
 
+class FindingNotFound(SessionLedgerError):
+    """No leakage finding with that id is recorded for this user."""
+
+    code = "finding_not_found"
+
+
+class TooManyFindings(SessionLedgerError):
+    """The user has as many leakage findings as are kept: acknowledge some."""
+
+    code = "too_many_findings"
+
+
 # --- the ledger can not do it now ---------------------------------------------------------------------------------
 
 

@@ -22,6 +22,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
+from session_ledger.domain.events_audit import AlertRaised as AlertRaised
+from session_ledger.domain.events_audit import AuditRead as AuditRead
+from session_ledger.domain.events_audit import ContentRevealed as ContentRevealed
+from session_ledger.domain.events_audit import LeakAcknowledged as LeakAcknowledged
+from session_ledger.domain.events_audit import LeakFound as LeakFound
+from session_ledger.domain.events_control import LimitsSet as LimitsSet
+from session_ledger.domain.events_control import QuotaDefault as QuotaDefault
+from session_ledger.domain.events_control import SchemaPublished as SchemaPublished
 from session_ledger.domain.frozen import quick
 from session_ledger.domain.streams import AccountEvent as AccountEvent
 from session_ledger.domain.streams import AgentEvent as AgentEvent
@@ -107,6 +115,16 @@ class MessageAdded(SessionEvent):
     sealed_parts: bytes | None
     """JSON array: tool calls, tool results and other structured parts."""
     sealed_audio_url: bytes | None
+    agent_id: bytes | None = None
+    """The agent instance that wrote it, or that it was written to."""
+    tokens_cached: int | None = None
+    """How many of `tokens_in` were read from a cache."""
+    tokens_reasoning: int | None = None
+    """How many of `tokens_out` were reasoning."""
+    topic: str | None = None
+    """What it is about: a word of the caller's or of the configured taxonomy; None: unknown."""
+    shared_source: str | None = None
+    """The declared source, shared by all of the tenant's users, that its text was taken from."""
 
 
 @quick
@@ -279,6 +297,8 @@ class AgentAcquired(AgentEvent):
     session_id: bytes
     required: tuple[str, ...]
     """The capabilities that were asked for, sorted."""
+    waited_ms: int | None = None
+    """How long the caller had waited, as it says."""
 
 
 @quick
@@ -301,45 +321,20 @@ class AgentRetired(AgentEvent):
     reason: str
 
 
-# --- the control log ----------------------------------------------------------------------------------------------
-
-
 @quick
 @dataclass(frozen=True, slots=True)
-class QuotaDefault:
-    """A default quota of a tenant or plan (a value inside LimitsSet, no event of its own)."""
+class AgentRefused(AccountEvent):
+    """Every instance that would have done was held; at most one such fact a second a user and agent type."""
 
-    resource: str
-    limit: Decimal
-    period_ms: int
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class LimitsSet(TenantEvent):
-    """The settings of a tenant, or of one of its plans, as they are from now on (the whole, not a change)."""
-
-    plan: str | None
-    """None: the tenant's own; else the plan's, which go before the tenant's. None in a field: not set here."""
-    max_sessions: int | None
-    limit_policy: str | None
-    idle_timeout_ms: int | None
-    website_idle_timeout_ms: int | None
-    ttl_ms: int | None
-    sensitive_ttl_ms: int | None
-    alert_threshold_percent: int | None
-    quotas: tuple[QuotaDefault, ...]
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class SchemaPublished(TenantEvent):
-    """The full text of a schema that events of this ledger are written with (`tenant` is "")."""
-
-    name: str
-    fingerprint: bytes
-    """CRC-64-AVRO of the canonical form, 8 bytes, little-endian."""
-    schema_json: str
+    agent_type: str
+    required: tuple[str, ...]
+    """The capabilities that the last of the refused asked for, sorted."""
+    session_id: bytes
+    """For which it asked."""
+    count: int
+    """Refusals that this fact stands for, 1 or more."""
+    waited_ms: int | None
+    """How long the last of the refused had waited, as it says."""
 
 
 EVENT_TYPES: tuple[type[Event], ...] = (
@@ -361,6 +356,12 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     AgentAcquired,
     AgentReleased,
     AgentRetired,
+    AgentRefused,
+    ContentRevealed,
+    AuditRead,
+    LeakFound,
+    LeakAcknowledged,
+    AlertRaised,
     LimitsSet,
     SchemaPublished,
 )

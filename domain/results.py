@@ -147,4 +147,4 @@ class SessionsExpired(Result):
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded(Result):
-    """SetQuota, SetUserLimits, SetLimits, PublishSchema, ReportAuthenticationFailure, RecordRefusals."""
+    """SetQuota, SetUserLimits, SetLimits, PublishSchema, ReportAuthenticationFailure, RecordRefusals, and of audits."""

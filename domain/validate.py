@@ -7,13 +7,13 @@ for it may be what somebody said. A wrong type is such a failure too, never a Ty
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from session_ledger.domain import commands as c
 from session_ledger.domain.agents import RESETS
 from session_ledger.domain.errors import InvalidInput
 from session_ledger.domain.ids import slot_of_id, slot_of_user
+from session_ledger.domain.rules import COUNT_MAX, SEVERITIES, Rules, session, tenant, user
 from session_ledger.domain.session import CHANNELS, IMPORTED, KINDS, POLICIES, SENSITIVE, SENSITIVE_TTL_MS_MAX
 from session_ledger.domain.shapes import (
     among,
@@ -28,6 +28,7 @@ from session_ledger.domain.shapes import (
     word,
     words,
 )
+from session_ledger.domain.validate_audit import AUDIT_CHECKS
 from session_ledger.domain.values import amount, check_amount, check_time, time_us
 
 __all__ = ["Rules", "amount", "time_us", "validate"]
@@ -35,32 +36,6 @@ __all__ = ["Rules", "amount", "time_us", "validate"]
 PERIOD_MS_MIN, PERIOD_MS_MAX = 1_000, 366 * 86_400_000
 DURATION_MS_MAX = 100 * 366 * 86_400_000  # a century: keeps every time within the year 9999
 SCHEMA_NAME_BYTES_MAX, SCHEMA_BYTES_MAX = 256, 1024 * 1024  # the ledger's own, whatever callers are limited to
-COUNT_MAX = 2**63 - 1  # what an Avro long holds
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The limits; sizes are of UTF-8 bytes."""
-
-    content_bytes_max: int = 1024 * 1024
-    metadata_bytes_max: int = 64 * 1024
-    """Names and values together."""
-    id_bytes_max: int = 256
-    """Tenants, users, resources, plans, roles, models, reasons and other names."""
-    title_bytes_max: int = 4 * 1024
-    context_bytes_max: int = 1024 * 1024
-    """As JSON."""
-    parts_bytes_max: int = 1024 * 1024
-    """As JSON."""
-    note_bytes_max: int = 64 * 1024
-    """Notes and error messages."""
-    url_bytes_max: int = 8 * 1024
-    capabilities_max: int = 100
-    import_messages_max: int = 10_000
-    """In one command; a longer history comes in several."""
-    limits_quotas_max: int = 1_000
-    sessions_max: int = 10_000
-    """What a limit of live sessions may be set to."""
 
 
 def validate(command: c.Command, rules: Rules) -> None:
@@ -75,25 +50,8 @@ def validate(command: c.Command, rules: Rules) -> None:
     check(command, rules)
 
 
-def _tenant(command: c.Command, rules: Rules) -> None:
-    tenant = command.tenant
-    word(tenant, "tenant", rules.id_bytes_max)
-    if "/" in tenant:
-        raise InvalidInput("tenant", f"{len(tenant)} characters with a '/'", "may not contain '/'")
-
-
-def _user(command: c.UserCommand, rules: Rules) -> None:
-    _tenant(command, rules)
-    word(command.user, "user", rules.id_bytes_max)
-
-
-def _session(command: c.SessionCommand, rules: Rules) -> None:
-    _user(command, rules)
-    identifier(command.session_id, "session_id")
-
-
 def _add_message(command: c.AddMessage, rules: Rules) -> None:
-    _session(command, rules)
+    session(command, rules)
     _message(command, rules, "")
 
 
@@ -123,10 +81,26 @@ def _message(message: c.AddMessage | c.ImportedMessage, rules: Rules, where: str
         number(message.audio_duration_ms, where + "audio_duration_ms", 0, COUNT_MAX)
     if message.audio_url is not None:
         text(message.audio_url, where + "audio_url", rules.url_bytes_max)
+    if message.agent_id is not None:
+        identifier(message.agent_id, where + "agent_id")
+    if message.tokens_cached is not None:
+        _part(message.tokens_cached, where + "tokens_cached", message.tokens_in, "tokens_in")
+    if message.tokens_reasoning is not None:
+        _part(message.tokens_reasoning, where + "tokens_reasoning", message.tokens_out, "tokens_out")
+    if message.topic is not None:
+        word(message.topic, where + "topic", rules.id_bytes_max)
+    if message.shared_source is not None:
+        word(message.shared_source, where + "shared_source", rules.id_bytes_max)
     if message.parts is not None:
         if not isinstance(message.parts, list | tuple):
             raise InvalidInput(where + "parts", shape(message.parts), "must be a list")
         json_value(message.parts, where + "parts", rules.parts_bytes_max)
+
+
+def _part(value: Any, field: str, whole: int | None, name: str) -> None:
+    number(value, field, 0, COUNT_MAX)
+    if whole is None or value > whole:
+        raise InvalidInput(field, f"{value}, with {name} {whole}", f"must be at most {name}, of which it is a part")
 
 
 def _texts(command: c.CreateSession | c.UpdateSession | c.ImportSession, rules: Rules) -> None:
@@ -147,7 +121,7 @@ def _kind(command: c.CreateSession | c.ImportSession, rules: Rules) -> None:
 
 
 def _create_session(command: c.CreateSession, rules: Rules) -> None:
-    _user(command, rules)
+    user(command, rules)
     _kind(command, rules)
     _texts(command, rules)
     if command.ip_address is not None:
@@ -160,7 +134,7 @@ def _create_session(command: c.CreateSession, rules: Rules) -> None:
 
 
 def _update_session(command: c.UpdateSession, rules: Rules) -> None:
-    _session(command, rules)
+    session(command, rules)
     _texts(command, rules)
     if command.metadata is not None:
         metadata(command.metadata, "metadata", rules.metadata_bytes_max)
@@ -169,7 +143,7 @@ def _update_session(command: c.UpdateSession, rules: Rules) -> None:
 
 
 def _end_session(command: c.EndSession, rules: Rules) -> None:
-    _session(command, rules)
+    session(command, rules)
     word(command.reason, "reason", rules.id_bytes_max)
     if command.reason == IMPORTED:
         raise InvalidInput("reason", f"the word {IMPORTED}", "is what imports end with: choose another word")
@@ -181,10 +155,10 @@ def _end_session(command: c.EndSession, rules: Rules) -> None:
 
 
 def _report_error(command: c.ReportError, rules: Rules) -> None:
-    _session(command, rules)
+    session(command, rules)
     word(command.component, "component", rules.id_bytes_max)
     word(command.error_type, "error_type", rules.id_bytes_max)
-    among(command.severity, "severity", ("warning", "error", "critical"))
+    among(command.severity, "severity", SEVERITIES)
     if command.message is not None:
         text(command.message, "message", rules.note_bytes_max)
     if command.agent_id is not None:
@@ -194,7 +168,7 @@ def _report_error(command: c.ReportError, rules: Rules) -> None:
 
 
 def _import_session(command: c.ImportSession, rules: Rules) -> None:
-    _user(command, rules)
+    user(command, rules)
     uuid7(command.session_id, "session_id")
     slot = slot_of_id(command.session_id)
     if slot != slot_of_user(command.tenant, command.user):  # all of one user stands in one partition
@@ -221,7 +195,7 @@ def _import_session(command: c.ImportSession, rules: Rules) -> None:
 
 
 def _set_quota(command: c.SetQuota, rules: Rules) -> None:
-    _user(command, rules)
+    user(command, rules)
     word(command.resource, "resource", rules.id_bytes_max)
     if command.limit is not None:
         check_amount(command.limit, "limit")
@@ -236,26 +210,26 @@ def _consume_quota(command: c.ConsumeQuota, rules: Rules) -> None:
 
 
 def _check_quota(command: c.ConsumeQuota | c.CheckQuota, rules: Rules) -> None:
-    _user(command, rules)
+    user(command, rules)
     word(command.resource, "resource", rules.id_bytes_max)
     check_amount(command.amount, "amount")
 
 
 def _report_quota(command: c.ReportQuota, rules: Rules) -> None:
-    _user(command, rules)
+    user(command, rules)
     if command.resource is not None:
         word(command.resource, "resource", rules.id_bytes_max)
 
 
 def _release_quota(command: c.ReleaseQuota, rules: Rules) -> None:
-    _user(command, rules)
+    user(command, rules)
     identifier(command.reservation_id, "reservation_id")
     if command.amount is not None:
         check_amount(command.amount, "amount")
 
 
 def _user_limits(command: c.SetUserLimits, rules: Rules) -> None:
-    _user(command, rules)
+    user(command, rules)
     _limits(command, rules)
 
 
@@ -269,7 +243,7 @@ def _limits(command: c.SetUserLimits | c.SetLimits, rules: Rules) -> None:
 
 
 def _authentication(command: c.ReportAuthenticationFailure, rules: Rules) -> None:
-    _user(command, rules)
+    user(command, rules)
     word(command.method, "method", rules.id_bytes_max)
     word(command.reason, "reason", rules.id_bytes_max)
     if command.session_id is not None:
@@ -281,7 +255,7 @@ def _authentication(command: c.ReportAuthenticationFailure, rules: Rules) -> Non
 
 
 def _register_agent(command: c.RegisterAgent, rules: Rules) -> None:
-    _tenant(command, rules)
+    tenant(command, rules)
     word(command.agent_type, "agent_type", rules.id_bytes_max)
     words(command.capabilities, "capabilities", rules.capabilities_max, rules.id_bytes_max)
     if command.agent_id is not None:
@@ -289,26 +263,28 @@ def _register_agent(command: c.RegisterAgent, rules: Rules) -> None:
 
 
 def _acquire_agent(command: c.AcquireAgent, rules: Rules) -> None:
-    _session(command, rules)
+    session(command, rules)
     word(command.agent_type, "agent_type", rules.id_bytes_max)
     words(command.capabilities, "capabilities", rules.capabilities_max, rules.id_bytes_max)
+    if command.waited_ms is not None:
+        number(command.waited_ms, "waited_ms", 0, DURATION_MS_MAX)
 
 
 def _release_agent(command: c.ReleaseAgent, rules: Rules) -> None:
-    _session(command, rules)
+    session(command, rules)
     identifier(command.agent_id, "agent_id")
     among(command.reset, "reset", RESETS)
 
 
 def _retire_agent(command: c.RetireAgent, rules: Rules) -> None:
-    _tenant(command, rules)
+    tenant(command, rules)
     identifier(command.agent_id, "agent_id")
     word(command.reason, "reason", rules.id_bytes_max)
     flag(command.force, "force")
 
 
 def _set_limits(command: c.SetLimits, rules: Rules) -> None:
-    _tenant(command, rules)
+    tenant(command, rules)
     _limits(command, rules)
     for field in ("idle_timeout_ms", "website_idle_timeout_ms", "ttl_ms"):
         if getattr(command, field) is not None:
@@ -355,8 +331,9 @@ _CHECKS: dict[type[c.Command], Callable[[Any, Rules], None]] = {
     c.AcquireAgent: _acquire_agent,
     c.ReleaseAgent: _release_agent,
     c.RetireAgent: _retire_agent,
-    c.ExpireSessions: _user,
-    c.RecordRefusals: _user,
+    c.ExpireSessions: user,
+    c.RecordRefusals: user,
     c.SetLimits: _set_limits,
     c.PublishSchema: _publish_schema,
+    **AUDIT_CHECKS,
 }

@@ -9,6 +9,7 @@ from session_ledger.domain.commands import Command
 from session_ledger.domain.results import Result
 from session_ledger.ledger.methods import Commands
 from session_ledger.ledger.methods_agents import AgentMethods
+from session_ledger.ledger.methods_audit import AuditMethods
 from session_ledger.ledger.methods_quotas import QuotaMethods
 from session_ledger.ledger.methods_sessions import SessionMethods
 
@@ -65,3 +66,8 @@ class AsyncLedger:
     release_agent = _awaitable(AgentMethods.release_agent)
     retire_agent = _awaitable(AgentMethods.retire_agent)
     set_limits = _awaitable(QuotaMethods.set_limits)
+    reveal_content = _awaitable(AuditMethods.reveal_content)
+    record_audit_read = _awaitable(AuditMethods.record_audit_read)
+    report_leak = _awaitable(AuditMethods.report_leak)
+    acknowledge_leak = _awaitable(AuditMethods.acknowledge_leak)
+    raise_alert = _awaitable(AuditMethods.raise_alert)

@@ -7,8 +7,9 @@ append that failed, with the same ciphertext.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import msgspec
 
@@ -27,6 +28,7 @@ from session_ledger.domain.events import (
 from session_ledger.domain.ids import new_id, new_slotted_id, slot_of_user
 from session_ledger.domain.validate import Rules, validate
 from session_ledger.ledger.pending import Answer, Pending
+from session_ledger.ledger.topics import TOPIC, Taxonomy
 from session_ledger.schemas.library import parse
 from session_ledger.security.port import DataKey, Envelope
 
@@ -35,6 +37,7 @@ _body = msgspec.msgpack.Encoder(order="deterministic").encode
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 _NO_METADATA: Mapping[str, str] = {}
 
+M = TypeVar("M", c.AddMessage, c.ImportedMessage)
 Made = tuple[c.Prepared, tuple[DataKey, ...], int]
 """A prepared command, the data keys it needs in the vault, and the bytes that its events may take, from above."""
 
@@ -49,8 +52,13 @@ class Edge:
         metadata_allow: tuple[str, ...],
         clock: Callable[[], int],
         bytes_max: int,
+        topics: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """`clock` gives microseconds since the epoch, UTC: it only dates ids. `bytes_max`: of one append."""
+        """`clock` gives microseconds since the epoch, UTC: it only dates ids. `bytes_max`: of one append.
+
+        `topics`: the taxonomy, topic to words.
+        """
+        self._taxonomy = Taxonomy(topics or {}, from_metadata=TOPIC in metadata_allow)
         self._envelope = envelope
         self._rules = rules
         self._allow = frozenset(metadata_allow)
@@ -77,6 +85,8 @@ class Edge:
             body = _body(command)
         else:
             body = _body(replace(command, command_id=None))
+        if self._taxonomy.active and isinstance(command, c.AddMessage | c.ImportSession):
+            command = self._with_topics(command)
         maker = self._makers.get(type(command))
         if maker is not None:
             prepared, keys, size = maker(command, command_id, body)
@@ -88,6 +98,17 @@ class Edge:
             rule = f"must fit into one append of {self._bytes_max} bytes: split it"
             raise InvalidInput(type(command).__name__, f"a command of about {size} bytes", rule)
         return Pending(prepared, keys, size, size + len(body), answer)
+
+    def _with_topics(self, command: c.AddMessage | c.ImportSession) -> c.Command:
+        if isinstance(command, c.AddMessage):
+            return self._with_topic(command)
+        return replace(command, messages=tuple(map(self._with_topic, command.messages)))
+
+    def _with_topic(self, message: M) -> M:
+        if message.topic is not None:
+            return message
+        topic = self._taxonomy.topic_of(message.content, message.metadata)
+        return message if topic is None else replace(message, topic=topic)
 
     def _account_key(self, command: c.Command) -> DataKey:
         """The user's key; for agents and tenants, who are no person, the tenant's own (user "")."""

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from session_ledger.domain.account import Account, Refusals, evolve_account
+from session_ledger.domain.account import Account, AgentRefusals, Refusals, evolve_account
 from session_ledger.domain.agents import AgentPool, evolve_agents
 from session_ledger.domain.commands import Prepared, RegisterAgent, SessionCommand, UserCommand
 from session_ledger.domain.control import TenantSettings
@@ -251,20 +251,23 @@ class PartitionFolds:
             for record in records:
                 self._replay(record)
             self.maintain(idle=False)
-        for key, resource, told_later in refusals:
-            quota = self.account(key).quotas.get(resource)
-            if quota is not None and quota.uncounted is None:
-                quota.uncounted = told_later
+        for key, name, told_later in refusals:
+            account = self.account(key)
+            refused = account.quotas if isinstance(told_later, Refusals) else account.refused_agents
+            counting = refused.get(name)
+            if counting is not None and counting.uncounted is None:
+                counting.uncounted = told_later
                 self.uncounted[key] = None
 
-    def _uncounted_refusals(self) -> list[tuple[AccountKey, str, Refusals]]:
+    def _uncounted_refusals(self) -> list[tuple[AccountKey, str, Refusals | AgentRefusals]]:
         """Refusals that were counted and stand in no event: they outlive the states that are dropped."""
         return [
-            (key, resource, quota.uncounted)
+            (key, name, counting.uncounted)
             for key in self.uncounted
             if (account := self._young.get(key) or self._old.get(key)) is not None
-            for resource, quota in account.quotas.items()
-            if quota.uncounted is not None
+            for refused in (account.quotas, account.refused_agents)
+            for name, counting in refused.items()
+            if counting.uncounted is not None
         ]
 
     def _decode(self, record: Record) -> Event:

@@ -8,7 +8,7 @@ from session_ledger.domain import commands as c
 from session_ledger.domain import results as r
 from session_ledger.domain.ids import SLOTS, parse_id, with_slot
 from session_ledger.domain.shapes import number
-from session_ledger.ledger.methods import Commands, Id, optional_id, word_set
+from session_ledger.ledger.methods import Commands, Id, optional_id, optional_ms, word_set
 
 
 class AgentMethods(Commands):
@@ -43,15 +43,20 @@ class AgentMethods(Commands):
         agent_type: str,
         *,
         capabilities: Sequence[str] = (),
+        waited_s: float | None = None,
         command_id: Id | None = None,
     ) -> r.AgentLeased:
-        """Lease a free instance for a live session. Raises NoAgentAvailable (retriable), AgentTypeUnknown."""
+        """Lease a free instance for a live session. Raises NoAgentAvailable (retriable), AgentTypeUnknown.
+
+        `waited_s`: how long the caller has waited for one; it is recorded with the lease or the refusal.
+        """
         command = c.AcquireAgent(
             tenant=tenant,
             user=user,
             session_id=parse_id(session_id, "session_id"),
             agent_type=agent_type,
             capabilities=word_set(capabilities, "capabilities"),
+            waited_ms=optional_ms(waited_s, "waited_s"),
             command_id=optional_id(command_id, "command_id"),
         )
         return self._run(command, r.AgentLeased)

@@ -99,10 +99,21 @@ class SessionMethods(Commands):
         audio_url: str | None = None,
         audio_duration_ms: int | None = None,
         metadata: Mapping[str, str] | None = None,
+        agent_id: Id | None = None,
+        tokens_cached: int | None = None,
+        tokens_reasoning: int | None = None,
+        topic: str | None = None,
+        shared_source: str | None = None,
         occurred_at: Time = None,
         command_id: Id | None = None,
     ) -> r.MessageRecorded:
-        """Add a message to a live session. Raises SessionNotFound, SessionNotActive."""
+        """Add a message to a live session. Raises SessionNotFound, SessionNotActive.
+
+        `agent_id`: the instance that wrote it. `tokens_cached` are a part of `tokens_in`, `tokens_reasoning` of
+        `tokens_out`. `topic` stays readable; None: by the metadata's "topic" where that is allow-listed, else by the
+        configured taxonomy. `shared_source` says that the content was taken from something that all of the tenant's
+        users share (a knowledge base), so that leakage checks do not take it for one user's own.
+        """
         command = c.AddMessage(
             tenant=tenant,
             user=user,
@@ -117,6 +128,11 @@ class SessionMethods(Commands):
             audio_url=audio_url,
             audio_duration_ms=audio_duration_ms,
             metadata={} if metadata is None else metadata,
+            agent_id=None if agent_id is None else parse_id(agent_id, "agent_id"),
+            tokens_cached=tokens_cached,
+            tokens_reasoning=tokens_reasoning,
+            topic=topic,
+            shared_source=shared_source,
             occurred_at=None if occurred_at is None else time_us(occurred_at, "occurred_at"),
             command_id=None if command_id is None else parse_id(command_id, "command_id"),
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from session_ledger.domain.commands import PublishSchema
-from session_ledger.domain.errors import Misconfigured, NotOwner
+from session_ledger.domain.errors import Misconfigured, NotOwner, Overloaded
 from session_ledger.domain.results import Result, SessionsExpired
 from session_ledger.ledger import wire
 from session_ledger.ledger.backend import Remote, Shards
@@ -229,7 +229,9 @@ def _own(
             shard = Shard(partition, folds, codec, envelope, settings, clock_us)
             started.append(shard)
             shard.start()
-        edge = Edge(envelope, settings.rules, settings.metadata_allow, clock_us, settings.batch_bytes_max)
+        edge = Edge(
+            envelope, settings.rules, settings.metadata_allow, clock_us, settings.batch_bytes_max, settings.topics
+        )
         backend = Shards(log, envelope, edge, started[1:], control, clock_us, closing)
         _publish_schemas(backend, codec.library, control_folds)
         if directory is not None:
@@ -250,12 +252,20 @@ def _own(
 
 def _publish_schemas(backend: Shards, library: Library, control: ControlFolds) -> None:
     """Make the text of every schema that this version writes a fact, once, so that any reader can resolve it."""
-    under_way: list[Future[Result]] = [
-        backend.submit(
-            PublishSchema(tenant="", name=schema.topic, fingerprint=schema.fingerprint, schema_json=schema.text)
-        )
-        for schema in library
-        if not control.knows_schema(schema.fingerprint)
-    ]
+    under_way: list[Future[Result]] = []
+    for schema in library:
+        if control.knows_schema(schema.fingerprint):
+            continue
+        text = schema.text
+        command = PublishSchema(tenant="", name=schema.topic, fingerprint=schema.fingerprint, schema_json=text)
+        try:
+            under_way.append(backend.submit(command))
+        except Overloaded:  # a short queue: what is in it first
+            _await(under_way)
+            under_way = [backend.submit(command)]
+    _await(under_way)
+
+
+def _await(under_way: Sequence[Future[Result]]) -> None:
     for future in under_way:
         future.result()

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     """The wrapping keys' file; None: `keyring.json` in the ledger's directory."""
     metadata_allow: tuple[str, ...] = ()
     """Metadata keys that stay readable; every other key is sealed."""
+    topics: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Topic to the words that tell of it: a message without a topic gets the one most of whose words it holds.
+
+    It stays readable. Where `metadata_allow` names `topic`, the metadata's goes first.
+    """
 
     content_bytes_max: int = Field(default=1024 * 1024, gt=0, le=2 * 1024 * 1024)
     metadata_bytes_max: int = Field(default=64 * 1024, gt=0, le=512 * 1024)
