@@ -37,6 +37,10 @@ _EXIT: tuple[tuple[type[e.SessionLedgerError], int], ...] = (
     (e.AgentNotFound, FINDINGS),
     (e.AgentNotHeld, FINDINGS),
     (e.AgentBusy, FINDINGS),
+    (e.FindingNotFound, FINDINGS),
+    (e.TooManyFindings, FINDINGS),
+    (e.QueryFailed, USAGE),
+    (e.QueryTimeout, FINDINGS),
     (e.LogCorrupt, FINDINGS),
     (e.ContentUnreadable, FINDINGS),
 )

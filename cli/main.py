@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from session_ledger.cli import agents, auth, ledger_state, limits, owning, quota, sessions
+from session_ledger.cli import agents, analytics, auth, ledger_state, limits, owning, quota, sessions
 from session_ledger.cli.bench import bench
 from session_ledger.cli.demo import demo
 from session_ledger.cli.exporting import export_chats
@@ -56,7 +56,7 @@ def _root(
     pass
 
 
-_TRY, _MOVE, _ACT, _LOOK = "Try", "Move", "Act", "Look and check"
+_TRY, _MOVE, _ACT, _LOOK, _ASK = "Try", "Move", "Act", "Look and check", "Analyse and audit"
 app.command(rich_help_panel=_TRY)(demo)
 app.command(rich_help_panel=_TRY)(bench)
 app.command("import", rich_help_panel=_MOVE)(import_chats)
@@ -71,6 +71,8 @@ app.command(rich_help_panel=_ACT)(owning.expire)
 app.command(rich_help_panel=_LOOK)(tail)
 app.command(rich_help_panel=_LOOK)(ledger_state.stats)
 app.command(rich_help_panel=_LOOK)(ledger_state.verify)
+app.command(rich_help_panel=_ASK)(analytics.project)
+app.command(rich_help_panel=_ASK)(analytics.sql)
 app.command(rich_help_panel=_LOOK)(ledger_state.rebuild)
 app.command(rich_help_panel=_LOOK, context_settings={"ignore_unknown_options": True})(ledger_state.quarantine)
 app.command(rich_help_panel=_LOOK)(ledger_state.lag)

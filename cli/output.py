@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
+from uuid import UUID
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +44,8 @@ def as_json(value: object) -> object:
         return value.total_seconds()
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, UUID):
+        return str(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     raise TypeError(f"a {type(value).__name__} can not be written as JSON")
@@ -96,15 +99,19 @@ def console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, no_color=True, width=PLAIN_COLUMNS, force_terminal=False)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Rows under headings; a heading that ends in ``>`` is aligned to the right. Ids and numbers are never cut."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: bool = False) -> None:
+    """Rows under headings; a heading that ends in ``>`` is aligned to the right. Ids and numbers are never cut.
+
+    `whole`: nothing is, however wide the table becomes.
+    """
     from rich.table import Table
     from rich.text import Text
 
     names = [column.removesuffix(">") for column in columns]
     cells = [[shown(value) for value in row] for row in rows]
     out = console()
-    widths = _widths(names, [column.endswith(">") for column in columns], cells, out.width)
+    room = sys.maxsize if whole else out.width
+    widths = _widths(names, [column.endswith(">") for column in columns], cells, room)
     made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold" if out.is_terminal else "")
     for column, name, width in zip(columns, names, widths, strict=True):
         justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
@@ -112,7 +119,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in cells:
         made.add_row(*map(Text, row))
     with out.capture() as captured:
-        out.print(made, width=max(out.width, sum(widths) + GAP * len(widths)), crop=False)
+        out.width = max(out.width, sum(widths) + GAP * len(widths))
+        out.print(made, crop=False)
     for line in captured.get().splitlines():
         say(line.rstrip())
 

@@ -303,6 +303,13 @@ class ProjectionConflict(SessionLedgerError):
     retriable = True
 
 
+class ProjectionInUse(SessionLedgerError):
+    """Another process writes the projection, and only one can."""
+
+    code = "projection_in_use"
+    retriable = True
+
+
 class ProjectionForeign(SessionLedgerError):
     """The views were built from another log than the one they are opened with."""
 
@@ -313,6 +320,18 @@ class ProjectionOutdated(SessionLedgerError):
     """The views were built by another version of the projecting code: rebuild them."""
 
     code = "projection_outdated"
+
+
+class QueryFailed(SessionLedgerError):
+    """The database refuses the query, or can not run it: its own message says why."""
+
+    code = "query_failed"
+
+
+class QueryTimeout(SessionLedgerError):
+    """The query took longer than it may."""
+
+    code = "query_timeout"
 
 
 class WaitTimeout(SessionLedgerError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from session_ledger.domain import commands as c
@@ -19,7 +21,7 @@ from session_ledger.domain.ids import new_slotted_id
 from session_ledger.domain.results import Recorded
 from tests.domain.world import TENANT, USER, World
 
-WHO = {"tenant": TENANT, "user": USER}
+WHO: dict[str, Any] = {"tenant": TENANT, "user": USER}
 ID = bytes(6) + b"\x70\x00\x80" + bytes(7)
 
 
