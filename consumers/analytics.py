@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Self
 
+from session_ledger.consumers.analytics_parts import build_apart, build_part, shares_of
 from session_ledger.consumers.tail import Tail
-from session_ledger.consumers.wiring import VIEWS_FILE, open_store
-from session_ledger.domain.errors import Misconfigured
-from session_ledger.ledger.log.port import Log
+from session_ledger.consumers.wiring import stepped_over
+from session_ledger.domain.errors import Misconfigured, ProjectionInUse
 from session_ledger.ledger.open import open_codec, open_log, open_settings
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import LedgerUrl, parse_url
-from session_ledger.projections.analytics.snapshots import Publisher, Snapshot, open_latest
+from session_ledger.projections.analytics.snapshots import (
+    UNFINISHED,
+    Publisher,
+    Snapshot,
+    generations,
+    new_generation,
+    open_latest,
+    remove,
+)
 from session_ledger.projections.analytics.store import AnalyticsStore
-from session_ledger.schemas.codec import Codec
 
 FOLDER = "analytics"  # beside the ledger's other local files
-LIVE = "live.duckdb"
-REBUILT = "rebuilt"  # what a rebuild writes, until it is put in place
+LOCK = "writer.lock"
 PUBLISH_POLL_S = 0.2  # how soon a change is published where that is due
 
 
@@ -64,18 +68,20 @@ class Analytics:
             self._closing.append(self._log.close)
             self._codec, close_codec = open_codec(self._log, self._settings)
             self._closing.append(close_codec)
-            self._over = _stepped_over(self._log, place)
-            self.store = self._open_store()
+            self._over = stepped_over(self._log, place.directory)
+            self._closing.append(_sole_writer(self.directory))
+            found = generations(self.directory)
+            self._open_store(found[-1] if found else self.directory / new_generation())
             self._closing.append(lambda: self.store.close())
             if self.store.outdated:
                 self.rebuild()
-            self._publisher = Publisher(self.store, self.directory)
         except BaseException:
             self.close()
             raise
 
-    def _open_store(self) -> AnalyticsStore:
-        return AnalyticsStore(self.directory / LIVE, log_id=self._log.log_id, ledger=self._log.name)
+    def _open_store(self, generation: Path) -> None:
+        self.store = AnalyticsStore(generation, log_id=self._log.log_id, ledger=self._log.name)
+        self._publisher = Publisher(self.store, self.directory)
 
     def __enter__(self) -> Self:
         return self
@@ -143,91 +149,47 @@ class Analytics:
     # --- rebuilding ---------------------------------------------------------------------------------------------------
 
     def rebuild(self, processes: int | None = None) -> int:
-        """Make the database again from the log into a file beside, and put it in place in one step.
+        """Make the database again from the log, in a directory beside, and put that in place in one step.
 
         `processes`: how many work side by side, each on partitions of its own; None: one a core. Snapshots are read
-        meanwhile, and stay until the next is published. Returns how many records were brought in.
+        meanwhile, and stay until others have been published. Returns how many records were brought in.
         """
         ends = self.ends()
-        shares = _shares(ends, min(processes or os.cpu_count() or 1, len(self._log.partitions)))
-        parts = [self.directory / f"{REBUILT}-{number}.duckdb" for number in range(len(shares))]
-        for path in parts:
-            _delete(path)
+        shares = shares_of(ends, min(processes or os.cpu_count() or 1, len(self._log.partitions)))
+        name = new_generation()
+        built = self.directory / f"{name}{UNFINISHED}"
+        parts = [built, *(self.directory / f"{name}-{number}{UNFINISHED}" for number in range(1, len(shares)))]
         try:
             if len(shares) == 1:
-                _build(self._url, self._settings, shares[0], parts[0])
+                build_part(self._url, self._settings, shares[0], built)
             else:
-                with ProcessPoolExecutor(len(shares), mp_context=get_context("spawn")) as pool:
-                    urls, settings = [self._url] * len(shares), [self._settings] * len(shares)
-                    list(pool.map(_build, urls, settings, shares, parts))
-            if len(parts) > 1:
-                whole = AnalyticsStore(parts[0], log_id=self._log.log_id, ledger=self._log.name)
+                build_apart(self._url, self._settings, shares, parts)
+                whole = AnalyticsStore(built, log_id=self._log.log_id, ledger=self._log.name)
                 try:
                     whole.adopt(parts[1:])
                 finally:
                     whole.close()
-            self.store.close()
-            os.replace(parts[0], self.directory / LIVE)
-            _delete(self.directory / LIVE, but_the_file=True)
-            self.store = self._open_store()
-            self._publisher = Publisher(self.store, self.directory)
+            os.replace(built, self.directory / name)
         finally:
             for path in parts:
-                _delete(path)
+                remove(path)
+        self.store.close()
+        self._open_store(self.directory / name)
         return sum(ends.values())
 
 
-def _shares(ends: Mapping[int, int], count: int) -> list[dict[int, int]]:
-    """The partitions dealt out, the longest first, each to whoever has the least so far."""
-    shares: list[dict[int, int]] = [{} for _ in range(max(count, 1))]
-    for partition, end in sorted(ends.items(), key=lambda item: -item[1]):
-        min(shares, key=lambda share: sum(share.values()))[partition] = end
-    return [share for share in shares if share]
-
-
-def _build(url: str, settings: Settings, share: Mapping[int, int], path: Path) -> None:
-    """Bring some partitions into a database of their own; runs in a process of its own."""
-    place = parse_url(url)
-    log = open_log(place, settings, write=False)
+def _sole_writer(directory: Path) -> Callable[[], None]:
+    """Hold the right to write there; returns what gives it up. Raises ProjectionInUse, naming who has it."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        codec, close_codec = open_codec(log, settings)
-        store = AnalyticsStore(path, log_id=log.log_id, ledger=log.name)
-        try:
-            _bring_in(log, codec, store, share, _stepped_over(log, place))
-        finally:
-            store.close()
-            close_codec()
-    finally:
-        log.close()
-
-
-def _bring_in(
-    log: Log, codec: Codec, store: AnalyticsStore, share: Mapping[int, int], over: Callable[[int], frozenset[int]]
-) -> None:
-    logs = [one for one in (log.control, *log.partitions) if one.partition in share]
-    Tail(logs, codec, store, stepped_over=over).catch_up(share)
-
-
-def _stepped_over(log: Log, place: LedgerUrl) -> Callable[[int], frozenset[int]]:
-    """What was set aside by `quarantine` is left out here as well."""
-    if place.directory is None or not (place.directory / VIEWS_FILE).exists():
-        return lambda partition: frozenset()
-
-    def quarantined(partition: int) -> frozenset[int]:
-        with open_store(log, place.directory) as views:
-            return frozenset(record.position for record in views.quarantined(partition))
-
-    cached: dict[int, tuple[float, frozenset[int]]] = {}
-
-    def over(partition: int) -> frozenset[int]:
-        at, found = cached.get(partition, (0.0, frozenset()))
-        if time.monotonic() - at > 1.0:
-            cached[partition] = time.monotonic(), (found := quarantined(partition))
-        return found
-
-    return over
-
-
-def _delete(path: Path, *, but_the_file: bool = False) -> None:
-    for suffix in (".wal", "") if not but_the_file else (".wal",):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 20).decode() or "another one"
+        os.close(lock)
+        raise ProjectionInUse(
+            f"{directory} is written by process {holder} already, and one is enough: let it, or stop it first"
+        ) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lambda: os.close(lock)

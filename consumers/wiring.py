@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from session_ledger.ledger.log.port import Log
@@ -13,6 +15,7 @@ from session_ledger.projections.settings import SettingsProjection
 from session_ledger.projections.store import Store
 
 VIEWS_FILE = "views.db"
+LOOK_EVERY_S = 1.0  # for what was set aside meanwhile
 
 
 def current_projections() -> tuple[Projection, ...]:
@@ -35,3 +38,23 @@ def delete_store(directory: Path) -> None:
     """Delete the views in the directory, damaged or not: `open_store` makes them, and they fill from the log."""
     for suffix in ("-wal", "-shm", ""):
         (directory / f"{VIEWS_FILE}{suffix}").unlink(missing_ok=True)
+
+
+def stepped_over(log: Log, directory: Path | None) -> Callable[[int], frozenset[int]]:
+    """Partition to the positions that `quarantine` set aside, which every other projection leaves out as well."""
+    if directory is None or not (directory / VIEWS_FILE).exists():
+        return lambda partition: frozenset()
+
+    def quarantined(partition: int) -> frozenset[int]:
+        with open_store(log, directory) as views:
+            return frozenset(record.position for record in views.quarantined(partition))
+
+    cached: dict[int, tuple[float, frozenset[int]]] = {}
+
+    def over(partition: int) -> frozenset[int]:
+        at, found = cached.get(partition, (0.0, frozenset()))
+        if time.monotonic() - at > LOOK_EVERY_S:
+            cached[partition] = time.monotonic(), (found := quarantined(partition))
+        return found
+
+    return over

@@ -1,12 +1,15 @@
-"""Snapshots of the analytics database: whole files that anybody may read while the next one is made.
+"""Snapshots of the analytics database: files that anybody may read while the next one is made.
 
-A snapshot is written beside and put in place by one rename, so that it is there whole or not at all; whoever reads an
-older one keeps it. The last few are kept.
+A snapshot is a copy of what the writer's live file holds, and names the parts that it goes with (`store`). It is
+written beside and put in place by one rename, so that it is there whole or not at all; whoever reads an older one keeps
+it. The last few are kept, and the parts that they need. Its name carries its time and its generation: the directory of
+its parts, which a rebuild makes anew.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,11 +20,13 @@ from typing import Self
 import duckdb
 
 from session_ledger.domain.errors import InvalidInput, LogUnavailable
-from session_ledger.projections.analytics.store import AnalyticsStore, literal
+from session_ledger.projections.analytics.store import AnalyticsStore, literal, part_path, script, version
 
 KEPT = 3  # readers that open by name have that long; each is as large as the database
 SHARE = 0.1  # of its time that the writer spends on publishing at most
 PREFIX, SUFFIX, UNFINISHED = "snapshot-", ".duckdb", ".unfinished"
+GENERATION = "parts"
+VIEWS = ("views.sql",)
 
 
 def latest(directory: Path) -> Path | None:
@@ -30,18 +35,33 @@ def latest(directory: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def generation_of(snapshot: Path) -> str:
+    """The name of the directory in which the parts of a snapshot stand."""
+    return snapshot.name.removesuffix(SUFFIX).rpartition("-")[2]
+
+
+def generations(directory: Path) -> list[Path]:
+    """The directories of parts that are complete, the oldest first."""
+    return sorted(path for path in directory.glob(f"{GENERATION}*") if not path.name.endswith(UNFINISHED))
+
+
+def new_generation() -> str:
+    """A name for one that is made now; names sort by time."""
+    return f"{GENERATION}{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+
+
 class Publisher:
     """Publishes a store's content when it has changed and when it is time. Used by one thread."""
 
     def __init__(self, store: AnalyticsStore, directory: Path, *, kept: int = KEPT, share: float = SHARE) -> None:
-        """`kept`: how many snapshots stay. `share`: of the time, for publishing at most."""
+        """`directory`: of the snapshots. `kept`: how many stay. `share`: of the time, for publishing at most."""
         self._store, self._directory = store, directory
         self._kept, self._share = kept, share
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._published: dict[int, int] | None = _positions_of(latest(directory))
+        self._published = self._positions_of_latest()
         self._next_at_s = time.monotonic()
-        for left in directory.glob(f"{PREFIX}*{UNFINISHED}*"):  # of a writer that was killed
-            left.unlink(missing_ok=True)
+        for left in directory.glob(f"*{UNFINISHED}*"):  # of a writer that was killed
+            remove(left)
 
     def publish_if_due(self) -> Path | None:
         """Publish, if something changed and enough time has passed since; the new snapshot, or None."""
@@ -59,26 +79,43 @@ class Publisher:
         started_s = time.monotonic()
         positions = self._store.positions()
         now = datetime.now(UTC)
-        name = f"{PREFIX}{now:%Y%m%dT%H%M%S.%fZ}"
+        name = f"{PREFIX}{now:%Y%m%dT%H%M%S%fZ}-{self._store.directory.name}"
         unfinished = self._directory / f"{name}{UNFINISHED}"
         self._store.copy_to(unfinished, now.isoformat())
         unfinished.chmod(0o600)
         path = self._directory / f"{name}{SUFFIX}"
         os.replace(unfinished, path)
         self._published = positions
-        for old in sorted(self._directory.glob(f"{PREFIX}*{SUFFIX}"))[: -self._kept]:
-            old.unlink(missing_ok=True)
+        self._clear()
         took_s = time.monotonic() - started_s
         self._next_at_s = time.monotonic() + took_s * (1 - self._share) / self._share
         return path
 
+    def _clear(self) -> None:
+        """Remove snapshots beyond those that are kept, then the generations that none of them needs."""
+        found = sorted(self._directory.glob(f"{PREFIX}*{SUFFIX}"))
+        for old in found[: -self._kept]:
+            old.unlink(missing_ok=True)
+        needed = {self._store.directory.name, *map(generation_of, found[-self._kept :])}
+        for generation in generations(self._directory):
+            if generation.name not in needed:
+                remove(generation)
 
-def _positions_of(path: Path | None) -> dict[int, int] | None:
-    if path is None:
+    def _positions_of_latest(self) -> dict[int, int] | None:
+        path = latest(self._directory)
+        if path is None or generation_of(path) != self._store.directory.name:
+            return None
+        with suppress(duckdb.Error), duckdb.connect(str(path), read_only=True) as db:  # damaged: publish anew
+            return dict(db.execute("SELECT partition, position FROM positions ORDER BY 1").fetchall())
         return None
-    with suppress(duckdb.Error), duckdb.connect(str(path), read_only=True) as db:  # of an older version: publish anew
-        return dict(db.execute("SELECT partition, position FROM positions ORDER BY 1").fetchall())
-    return None
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory, whole; what is gone already is fine."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -130,7 +167,7 @@ def open_latest(directory: Path, *, memory: str | None = None, threads: int | No
         try:
             return _open(path, memory, threads)
         except duckdb.IOException:
-            if path.exists():
+            if path == latest(directory):
                 raise  # else it has just given way to a newer one
 
 
@@ -142,22 +179,43 @@ def _open(path: Path, memory: str | None, threads: int | None) -> Snapshot:
         config["threads"] = threads
     connection = _configured(config)
     try:
-        connection.execute(f"ATTACH {literal(path)} AS ledger (READ_ONLY)")
+        facts, positions = _attach(connection, path)
         for statement in (
-            "USE ledger",
             "SET TimeZone = 'UTC'",
             "SET enable_external_access = false",
             "SET allow_community_extensions = false",
             "SET lock_configuration = true",
         ):
             connection.execute(statement)
-        facts = dict(connection.execute("SELECT name, value FROM facts").fetchall())
-        positions = dict(connection.execute("SELECT partition, position FROM positions ORDER BY 1").fetchall())
     except BaseException:
         connection.close()
         raise
     published_at = datetime.fromisoformat(facts["published_at"])
     return Snapshot(path, connection, positions, published_at, facts["ledger"], facts["log_id"])
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[dict[str, str], dict[int, int]]:
+    """The snapshot and its parts as one table, and what is asked of it; (facts, positions)."""
+    connection.execute(f"ATTACH {literal(path)} AS snapshot (READ_ONLY)")
+    facts = dict(connection.execute("SELECT name, value FROM snapshot.facts").fetchall())
+    if facts["version"] != version():
+        raise LogUnavailable(
+            f"{path.name} was published by another version of session-ledger: run `session-ledger project --once`, "
+            "which makes it again from the log"
+        )
+    sources = ["snapshot"]
+    for number in range(1, int(facts["parts"]) + 1):
+        part = part_path(path.parent / generation_of(path), number)
+        connection.execute(f"ATTACH {literal(part)} AS part_{number} (READ_ONLY)")
+        sources.append(f"part_{number}")
+    connection.execute("CREATE VIEW events AS " + " UNION ALL ".join(f"FROM {one}.events" for one in sources))
+    connection.execute("CREATE VIEW positions AS FROM snapshot.positions; CREATE VIEW facts AS FROM snapshot.facts")
+    comments = [line for line in script("schema.sql").splitlines() if line.startswith("COMMENT ON ")]
+    connection.execute("\n".join(comments).replace("COMMENT ON TABLE", "COMMENT ON VIEW"))
+    for name in VIEWS:
+        connection.execute(script(name))
+    positions = dict(connection.execute("SELECT partition, position FROM positions ORDER BY 1").fetchall())
+    return facts, positions
 
 
 def _configured(config: dict[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:

@@ -1,14 +1,18 @@
-"""The analytics database while it is written: one DuckDB file, rows and positions in one transaction.
+"""The analytics database while it is written: DuckDB files, rows and positions in one transaction.
 
-DuckDB lets one process open a file for writing, so there is one writer; everybody else reads snapshots (`snapshots`).
-The file is disposable: it is made from the log alone, and carries the log's id and the version of what made it.
+A live file takes the batches. When it is large enough it becomes a part, by a rename, and an empty one goes on: so what
+is published later is the live file's content alone, however much there is. DuckDB lets one process open a file for
+writing, so there is one writer; everybody else reads snapshots (`snapshots`), which name the parts that they go with.
+
+All of it is disposable: it is made from the log alone, and carries the log's id and the version of what made it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,8 +29,9 @@ from session_ledger.projections.analytics.columns import table_of
 from session_ledger.projections.port import Entry
 from session_ledger.projections.store import digest
 
-VERSION = 1  # raise it when the same events would give other rows; a change of the SQL files is noticed by itself
-SCRIPTS = ("schema.sql", "views.sql")
+VERSION = 1  # raise it when the same events would give other rows; a change of schema.sql is noticed by itself
+LIVE, NEXT = "live.duckdb", "next.duckdb"
+PART_EVENTS = 500_000  # some 150 MB with contents: copied in a second or so, and ten million events are twenty parts
 WAL_BYTES = "256MB"  # copied into the file in one go: small batches would do it over and over
 
 
@@ -36,41 +41,51 @@ def script(name: str) -> str:
 
 
 def version() -> str:
-    """What made the rows and views: changes with the code and with the SQL files."""
-    texts = "\n".join([str(VERSION), *map(script, SCRIPTS)])
-    return hashlib.blake2b(texts.encode(), digest_size=8).hexdigest()
+    """What made the rows: changes with the code and with schema.sql."""
+    return hashlib.blake2b(f"{VERSION}\n{script('schema.sql')}".encode(), digest_size=8).hexdigest()
 
 
 class AnalyticsStore:
-    """The file, open for writing; a sink of the tailing runner. Thread-safe. `outdated`: other code made it."""
+    """A generation of the database, open for writing; a sink of the tailing runner. Thread-safe.
 
-    def __init__(self, path: Path, *, log_id: str, ledger: str) -> None:
-        """Open the file, or make it. Raises ProjectionInUse, ProjectionForeign, Misconfigured."""
-        self.path = path
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    `outdated`: other code made it, and it must be made again.
+    """
+
+    def __init__(self, directory: Path, *, log_id: str, ledger: str, part_events: int | None = None) -> None:
+        """Open what is in the directory, or begin there. `part_events`: of a part, about; None: PART_EVENTS.
+
+        Raises ProjectionInUse, ProjectionForeign, Misconfigured.
+        """
+        self.directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._db = _connect(path)
+        self._part_events = part_events or PART_EVENTS
+        self._copying = False
+        self._finish_sealing()
+        self._db = _connect(directory / LIVE)
         try:
             facts = self._facts()
             if not facts:
-                self._make({"log_id": log_id, "ledger": ledger, "version": version()})
-            elif facts.get("log_id") != log_id:
+                self._begin(self._db, {"log_id": log_id, "ledger": ledger, "version": version(), "parts": "0"})
+                facts = self._facts()
+            if facts["log_id"] != log_id:
                 raise ProjectionForeign(
-                    f"{path} was made from the log {facts.get('log_id')}, not from {log_id}: delete it, and it is made "
-                    "again"
+                    f"{directory} was made from the log {facts['log_id']}, not from {log_id}: delete it, and it is "
+                    "made again"
                 )
-            self.outdated = bool(facts) and facts.get("version") != version()
+            self.outdated = facts["version"] != version()
+            self.parts = int(facts["parts"])
             self._at = self._stored()
+            self._live_events = self._db.execute("SELECT count(*) FROM events").fetchall()[0][0]
         except BaseException:
             self._db.close()
             raise
 
-    def _make(self, facts: dict[str, str]) -> None:
-        self._db.execute("BEGIN")
-        for name in SCRIPTS:
-            self._db.execute(script(name))
-        self._db.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
-        self._db.execute("COMMIT")
+    def _begin(self, db: duckdb.DuckDBPyConnection, facts: Mapping[str, str]) -> None:
+        db.execute("BEGIN")
+        db.execute(script("schema.sql"))
+        db.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
+        db.execute("COMMIT")
 
     def _facts(self) -> dict[str, str]:
         if not self._db.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'facts'").fetchone():
@@ -129,28 +144,67 @@ class AnalyticsStore:
                 if batch is not None:
                     db.unregister("batch")
             self._at[partition] = mark
+            self._live_events += len(rows)
+            if self._live_events >= self._part_events and not self._copying:
+                self.seal()
 
-    def adopt(self, parts: Iterable[Path]) -> None:
-        """Take over the rows and positions of other files, of partitions that are not in yet, in one transaction."""
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def seal(self) -> None:
+        """Make what is in the live file a part, which never changes again, and go on with an empty one.
+
+        Nothing is copied. A crash in between leaves either state, or the new file beside; opening finishes that.
+        """
         with self._lock:
-            self._db.execute("SET preserve_insertion_order = false")
-            for number, part in enumerate(parts):
-                name = f"part_{number}"
-                self._db.execute(f"ATTACH {literal(part)} AS {name} (READ_ONLY)")
+            if not self._live_events:
+                return
+            facts = self._facts() | {"parts": str(self.parts + 1)}
+            following = self.directory / NEXT
+            _delete(following)
+            db = _connect(following)
+            self._begin(db, facts)
+            rows = [(partition, *mark) for partition, mark in self._at.items()]
+            db.executemany("INSERT INTO positions VALUES (?, ?, ?)", rows)
+            db.close()  # which copies its write-ahead log into the file
+            self._db.close()
+            live, part = self.directory / LIVE, part_path(self.directory, self.parts + 1)
+            if live.with_name(live.name + ".wal").exists():
+                raise Misconfigured(f"{live} can not be sealed: something else has it open")
+            os.replace(live, part)
+            os.replace(following, live)
+            self._db = _connect(live)
+            self.parts += 1
+            self._live_events = 0
+
+    def _finish_sealing(self) -> None:
+        """After a crash: the new file takes the old one's place where that has gone, else it is dropped."""
+        live, following = self.directory / LIVE, self.directory / NEXT
+        if following.exists() and not live.exists():
+            os.replace(following, live)
+        _delete(following)
+
+    def adopt(self, directories: Iterable[Path]) -> None:
+        """Take over all that stands in other directories, of partitions that are not in yet; they are left empty."""
+        with self._lock:
+            for directory in directories:
+                taken = AnalyticsStore(directory, log_id=self._facts()["log_id"], ledger=self._facts()["ledger"])
+                taken.seal()
+                rows = [(partition, *mark) for partition, mark in taken._at.items()]
+                taken.close()
+                for number in range(1, taken.parts + 1):
+                    self.parts += 1
+                    os.replace(part_path(directory, number), part_path(self.directory, self.parts))
                 self._db.execute("BEGIN")
-                try:
-                    self._db.execute(f"INSERT INTO events SELECT * FROM {name}.events")
-                    self._db.execute(f"INSERT INTO positions SELECT * FROM {name}.positions")
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    self._db.execute("ROLLBACK")
-                    raise
-                self._db.execute(f"DETACH {name}")
+                self._db.executemany("INSERT INTO positions VALUES (?, ?, ?)", rows)
+                self._db.execute("UPDATE facts SET value = ? WHERE name = 'parts'", (str(self.parts),))
+                self._db.execute("COMMIT")
             self._at = self._stored()
 
     def copy_to(self, path: Path, published_at: str) -> None:
-        """Write all of it, as it is in one transaction, to a new file that clients of DuckDB 1.5 and later open."""
-        cursor = self._db.cursor()  # its own transaction: batches go on meanwhile
+        """Write the live file's content, as it is in one transaction, to a new file: with the parts that is all."""
+        with self._lock:
+            cursor = self._db.cursor()  # its own transaction: batches go on meanwhile
+            self._copying = True  # and the file stays what it is
         try:
             live = cursor.execute("SELECT current_database()").fetchall()[0][0]
             cursor.execute(f"ATTACH {literal(path)} AS snapshot (STORAGE_VERSION 'v1.5.0')")
@@ -161,11 +215,22 @@ class AnalyticsStore:
                 cursor.execute("DETACH snapshot")
         finally:
             cursor.close()
+            self._copying = False
 
     def close(self) -> None:
         """Close the file. Idempotent."""
         with self._lock:
             self._db.close()
+
+
+def part_path(directory: Path, number: int) -> Path:
+    """Where a part stands; the first is number 1."""
+    return directory / f"part-{number:06}.duckdb"
+
+
+def _delete(path: Path) -> None:
+    for suffix in (".wal", ""):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def literal(path: Path) -> str:

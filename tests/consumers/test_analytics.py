@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from session_ledger.consumers.analytics import LIVE, Analytics, open_snapshot
+from session_ledger.consumers.analytics import Analytics, open_snapshot
 from session_ledger.consumers.sql import reveal, revealing, run_query
-from session_ledger.domain.errors import InvalidInput, QueryFailed, QueryTimeout
+from session_ledger.domain.errors import InvalidInput, LogUnavailable, QueryFailed, QueryTimeout
 from session_ledger.domain.events import ContentRevealed
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.open import open_envelope, open_settings
 from session_ledger.projections.analytics.checksum import checksums
-from session_ledger.projections.analytics.snapshots import Snapshot, latest
-from tests.cli.shell import PROGRAM, Shell, environment
+from session_ledger.projections.analytics.snapshots import Snapshot, generations, latest, open_latest
+from tests.cli.shell import Shell, environment
 from tests.ledger.support import events
 
 
@@ -49,7 +50,11 @@ def test_a_killed_projector_loses_and_doubles_nothing(directory: Path) -> None:
     luck = random.Random(4)
     growing = threading.Thread(target=fill, args=(url, 300, "v"))
     growing.start()
-    program = [*PROGRAM, "project", "--json", "-u", url]
+    small_parts = (
+        "from session_ledger.projections.analytics import store; store.PART_EVENTS = 150;"
+        "from session_ledger.cli.main import main; main()"
+    )
+    program = [sys.executable, "-c", small_parts, "project", "--json", "-u", url]
     for _ in range(12):
         process = subprocess.Popen(program, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         second = subprocess.Popen(program, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -60,18 +65,22 @@ def test_a_killed_projector_loses_and_doubles_nothing(directory: Path) -> None:
     growing.join()
     with Analytics(url) as analytics:
         analytics.catch_up()
-        incremental = checksums(analytics.store._db)
-        assert incremental["events"][0] == sum(analytics.ends().values()) == len(events(url)) + len(control(url))
-        places = "SELECT count(DISTINCT (partition, position)) FROM events"
-        assert [(incremental["events"][0],)] == analytics.store._db.execute(places).fetchall()
+        assert analytics.store.parts > 3
+        incremental = published(analytics)
+        assert incremental["events"][0] == sum(analytics.ends().values())
+        with open_latest(analytics.directory) as snapshot:
+            places = snapshot.connection.execute("SELECT count(DISTINCT (partition, position)) FROM events").fetchall()
+        assert [(incremental["events"][0],)] == places
         analytics.rebuild()
-        assert incremental == checksums(analytics.store._db)
+        assert 0 == analytics.store.parts
+        assert incremental == published(analytics)
 
 
-def control(url: str) -> range:
-    """As many as the control log has records."""
-    with Analytics(url) as analytics:
-        return range(analytics.ends()[-1])
+def published(analytics: Analytics) -> dict[str, tuple[int, str]]:
+    """The checksums of a snapshot that is published now."""
+    analytics.publish()
+    with open_latest(analytics.directory) as snapshot:
+        return checksums(snapshot.connection)
 
 
 def test_a_second_projector_is_refused_by_name(directory: Path) -> None:
@@ -88,18 +97,40 @@ def test_a_second_projector_is_refused_by_name(directory: Path) -> None:
         assert [{"n": 2}] == ran.json["rows"]
 
 
-def test_a_rebuild_in_several_processes_gives_the_same_tables(tmp_path: Path) -> None:
+@pytest.mark.kafka
+def test_a_rebuild_in_several_processes_gives_the_same_tables(kafka: str, ledger_name: str, directory: Path) -> None:
     """Each takes partitions of its own; what is put in place is what one process makes."""
-    directory = tmp_path / "ledger"
-    url = f"sqlite:{directory}"
+    url = f"kafka://{kafka}/{ledger_name}?partitions=4&replica={directory}"
     fill(url, 40)
     with Analytics(url) as analytics:
         analytics.catch_up()
-        before = checksums(analytics.store._db)
-        for processes in (1, 2):
-            analytics.rebuild(processes)
-            assert before == checksums(analytics.store._db)
-        assert [LIVE] == [path.name for path in analytics.directory.iterdir()]
+        before = published(analytics)
+        for processes in (1, 3):
+            assert sum(analytics.ends().values()) == analytics.rebuild(processes)
+            assert before == published(analytics)
+        assert [] == list(analytics.directory.glob("*unfinished*"))
+        for _ in range(3):
+            published(analytics)
+        assert [analytics.store.directory] == generations(analytics.directory)  # the older ones are needed no more
+
+
+@pytest.mark.kafka
+def test_a_rebuild_that_fails_leaves_the_old_tables(
+    kafka: str, ledger_name: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one of its processes ends, it says why, and what was there goes on."""
+    url = f"kafka://{kafka}/{ledger_name}?partitions=2&replica={directory}"
+    fill(url, 10)
+    with Analytics(url) as analytics:
+        analytics.catch_up()
+        before = published(analytics)
+        ends = {partition: end + 1 for partition, end in analytics.ends().items()}
+        monkeypatch.setattr(Analytics, "ends", lambda self: ends)
+        with pytest.raises(LogUnavailable, match="a process of the rebuild failed: .*ends at"):
+            analytics.rebuild(2)
+        assert before == published(analytics)
+        assert [analytics.store.directory] == generations(analytics.directory)
+        assert [] == list(analytics.directory.glob("*unfinished*"))
 
 
 def test_outdated_tables_are_made_again_on_opening(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import random
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from session_ledger.domain.events import AccountEvent, Event
 from session_ledger.projections.analytics.checksum import checksums
 from session_ledger.projections.analytics.columns import time_text
 from session_ledger.projections.analytics.snapshots import Publisher, latest, open_latest
-from session_ledger.projections.analytics.store import AnalyticsStore
+from session_ledger.projections.analytics.store import AnalyticsStore, literal
 from session_ledger.projections.port import Entry
 from tests.projections.world import CODEC, World, record_of
 from tests.schemas.golden import GOLDEN
@@ -39,7 +40,7 @@ NAMES = {"sealed_content": "content", "session_limit": "limit"}
 
 def store_at(directory: Path, log_id: str = "log") -> AnalyticsStore:
     """The database in that directory."""
-    return AnalyticsStore(directory / "live.duckdb", log_id=log_id, ledger="l")
+    return AnalyticsStore(directory / "parts1", log_id=log_id, ledger="l")
 
 
 def entry(position: int, event: Event) -> Entry:
@@ -186,13 +187,13 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     store_at(tmp_path).close()
     with pytest.raises(ProjectionForeign):
         store_at(tmp_path, "another")
-    (tmp_path / "no").mkdir()
-    (tmp_path / "no" / "live.duckdb").write_bytes(b"no database" * 1000)
+    (tmp_path / "no" / "parts1").mkdir(parents=True)
+    (tmp_path / "no" / "parts1" / "live.duckdb").write_bytes(b"no database" * 1000)
     with pytest.raises(Misconfigured):
         store_at(tmp_path / "no")
     program = "import duckdb, sys; db = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     holder = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "live.duckdb")],
+        [sys.executable, "-c", program, str(tmp_path / "parts1" / "live.duckdb")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -215,6 +216,91 @@ def test_other_code_makes_the_database_outdated(tmp_path: Path, monkeypatch: pyt
     store.close()
 
 
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_parts_are_sealed_and_read_as_one(tmp_path: Path) -> None:
+    """However the rows are spread over parts, a snapshot shows the same table."""
+    world = World(5).play(300)
+    found = []
+    for part_events in (10, 100, 10_000):
+        place = tmp_path / str(part_events)
+        store = AnalyticsStore(place / "parts1", log_id="log", ledger="l", part_events=part_events)
+        Tail([world.log.control, *world.log.partitions], CODEC, store, batch_records=9).catch_up()
+        Publisher(store, place).publish()
+        with open_latest(place) as snapshot:
+            found.append((store.parts > 0, checksums(snapshot.connection)))
+        store.close()
+    assert [True, True, False] == [parts for parts, _ in found]
+    assert 1 == len({str(sums) for _, sums in found})
+    assert found[0][1]["events"][0] == len(world.events)
+
+
+class Killed(Exception):
+    """The process ended here."""
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+def test_a_crash_at_any_step_of_sealing_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Before, between and after the renames: what opens next has all rows once, and goes on."""
+    world = World(5).play(200)
+    own = [entry(position, event) for partition, position, event in world.events if partition == 0]
+    store = store_at(tmp_path)
+    store.apply(0, own[:20])
+    steps = 0
+    replace, close = os.replace, duckdb.DuckDBPyConnection.close
+
+    def dying(*arguments: Path) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            raise Killed
+        replace(*arguments)
+        steps += 1
+        if steps == step:
+            raise Killed
+
+    monkeypatch.setattr("session_ledger.projections.analytics.store.os.replace", dying)
+    with pytest.raises(Killed):
+        store.seal()
+    monkeypatch.undo()
+    close(store._db)
+    store = store_at(tmp_path)
+    store.apply(0, own[20:])
+    Publisher(store, tmp_path).publish()
+    with open_latest(tmp_path) as snapshot:
+        rows = snapshot.connection.execute("SELECT position FROM events ORDER BY 1").fetchall()
+    assert [(number,) for number in range(1, len(own) + 1)] == rows
+    store.close()
+
+
+def test_a_part_is_not_sealed_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches go on while a snapshot is written; the part is sealed after."""
+    world = World(5).play(200)
+    own = [entry(position, event) for partition, position, event in world.events if partition == 0]
+    store = AnalyticsStore(tmp_path / "parts1", log_id="log", ledger="l", part_events=10)
+    store.apply(0, own[:5])
+    original = literal
+
+    def meanwhile(path: Path) -> str:
+        store.apply(0, own[5:20])
+        assert 0 == store.parts
+        return original(path)
+
+    monkeypatch.setattr("session_ledger.projections.analytics.store.literal", meanwhile)
+    publisher = Publisher(store, tmp_path)
+    publisher.publish()
+    monkeypatch.undo()
+    store.apply(0, own[20:21])
+    assert 1 == store.parts
+    publisher.publish()
+    with open_latest(tmp_path) as snapshot:
+        assert [(21,)] == snapshot.connection.execute("SELECT count(*) FROM events").fetchall()
+    store.close()
+
+
 # --- snapshots --------------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +316,7 @@ def test_snapshots_are_whole_and_stay_what_they_are(tmp_path: Path) -> None:
     world = World(3).play(200)
     own = [(position, event) for partition, position, event in world.events if partition == 0]
     store = filled(tmp_path, own[:10])
-    unfinished = tmp_path / "snapshot-20200101T000000.000000Z.unfinished"
+    unfinished = tmp_path / "snapshot-20200101T000000000000Z-parts1.unfinished"
     unfinished.write_bytes(b"")
     publisher = Publisher(store, tmp_path, kept=2)
     assert not unfinished.exists()
