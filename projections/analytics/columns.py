@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from session_ledger.domain.ids import format_id
 UUID_TYPE = pa.uuid()
 TIME = pa.timestamp("us", tz="UTC")
 AMOUNT = pa.decimal128(38, 6)
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _TYPES: dict[str, pa.DataType] = {
@@ -38,6 +40,7 @@ _TYPES: dict[str, pa.DataType] = {
 }
 """Columns that hold a field of the event as it is."""
 _RENAMED = {"sealed_content": "content", "session_limit": "limit"}
+_NOTHING: tuple[object, ...] = (None, {})
 _LEFT_OUT = {"command_digest"}  # keyed, and so of no use to a reader
 _TIMES = {"expires_at", "due_at"}
 _IDS = {"replaced_by", "reservation_id", "source_session_id"}
@@ -61,16 +64,15 @@ def _table_of_type(partition: int, event_type: type[Event], pairs: Sequence[tupl
         "event_type": pa.array([event_type.__name__] * count, pa.string()),
         "stream": _uuids([_stream(event) for event in found]),
     }
-    for field, column in _COLUMNS[event_type]:
-        values = [getattr(event, field) for event in found]
+    for take, column in _COLUMNS[event_type]:
+        values = list(map(take, found))
         kind = _TYPES[column]
         columns[column] = _uuids(values) if kind is UUID_TYPE else pa.array(values, kind)
     recorded = columns["recorded_at"]
     columns["happened_at"] = _either(columns["occurred_at"], recorded) if "occurred_at" in columns else recorded
-    further = _FURTHER[event_type]
-    details = [_details(event, further) for event in found]
-    if any(details):
-        columns["details"] = pa.array(details, pa.string())
+    details = _details(event_type, found)
+    if details is not None:
+        columns["details"] = details
     return pa.table(columns)
 
 
@@ -92,13 +94,20 @@ def _uuids(values: list[bytes | None]) -> pa.Array:
     return pa.ExtensionArray.from_storage(UUID_TYPE, pa.array(values, pa.binary(16)))
 
 
-def _details(event: Event, fields: Sequence[tuple[str, Callable[[Any], object]]]) -> str | None:
-    found = {}
-    for field, shown in fields:
-        value = getattr(event, field)
-        if value is not None and value != {}:
-            found[field] = shown(value)
-    return json.dumps(found, ensure_ascii=False, separators=(",", ":"), sort_keys=True) if found else None
+def _details(event_type: type[Event], events: Sequence[Event]) -> pa.Array | None:
+    """The column `details`; None where nothing stands in it."""
+    present: list[tuple[str, Callable[[Any], object], list[Any]]] = []
+    for field, take, shown in _FURTHER[event_type]:
+        values = list(map(take, events))
+        if any(value not in _NOTHING for value in values):
+            present.append((field, shown, values))
+    if not present:
+        return None
+    rows: list[str | None] = []
+    for place in range(len(events)):
+        found = {field: shown(value) for field, shown, values in present if (value := values[place]) not in _NOTHING}
+        rows.append(_json(found) if found else None)
+    return pa.array(rows, pa.string())
 
 
 def time_text(microseconds: int) -> str:
@@ -139,21 +148,21 @@ def _fields(event_type: type[Event]) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(event_type) if field.name not in _LEFT_OUT]
 
 
-_COLUMNS: dict[type[Event], tuple[tuple[str, str], ...]] = {
+_COLUMNS: dict[type[Event], tuple[tuple[Callable[[Event], Any], str], ...]] = {
     event_type: tuple(
-        (field.name, column)
+        (attrgetter(field.name), column)
         for field in _fields(event_type)
         if (column := _RENAMED.get(field.name, field.name)) in _TYPES
     )
     for event_type in EVENT_TYPES
 }
-"""(field, column) of each event type."""
-_FURTHER: dict[type[Event], tuple[tuple[str, Callable[[Any], object]], ...]] = {
+"""(what gives the field, column) of each event type."""
+_FURTHER: dict[type[Event], tuple[tuple[str, Callable[[Event], Any], Callable[[Any], object]], ...]] = {
     event_type: tuple(
-        (field.name, _shown(field.name, str(field.type)))
+        (field.name, attrgetter(field.name), _shown(field.name, str(field.type)))
         for field in _fields(event_type)
         if _RENAMED.get(field.name, field.name) not in _TYPES
     )
     for event_type in EVENT_TYPES
 }
-"""(field, how it is shown in `details`) of each event type."""
+"""(field, what gives it, how it is shown in `details`) of each event type."""
