@@ -38,7 +38,7 @@ def stats(
 
 
 def verify(url: Url = None, as_json: AsJson = False) -> None:
-    """Check the whole log against its own rules, and the views against the log, row for row.
+    """Check the whole log against its own rules, and views and analytics against the log, row for row.
 
     Exit code 1 and the differences when anything is not as it must be. Nothing but the views' lag is changed.
     """
@@ -47,6 +47,7 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
     from session_ledger.consumers.tail import PartitionStopped
     from session_ledger.consumers.verify import verify as check
     from session_ledger.consumers.views import Views
+    from session_ledger.ledger.url import parse_url
 
     place = url_of(url)
     to = acknowledged(place)
@@ -56,7 +57,8 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
     ):
         with suppress(PartitionStopped):  # the check says what it is, and where
             views.refresh(to)
-        found = check(views.log, views.codec, views.store, to=to, on_progress=on_progress)
+        directory = parse_url(place).directory
+        found = check(views.log, views.codec, views.store, to=to, analytics=directory, on_progress=on_progress)
     if as_json:
         fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
         write_json({"ok": found.ok, **fields})

@@ -13,7 +13,7 @@ class Finding:
 
     `what`: gap, undecodable, quarantined, framing, partition, clock, version, event_id, batch, session, limit, quota,
     agent, fold (records that do not fit together), lost (an acknowledged position that the log does not have), or of
-    the views: receipt, ahead, position, missing_row, extra_row, changed_row, table.
+    the views: receipt, ahead, position, missing_row, extra_row, changed_row, table, foreign.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""`verify`: the log against its own rules, and the views, row for row, against the log.
+"""`verify`: the log against its own rules, and the views and the analytics, row for row, against the log.
 
 The log is read once, from position 1, into fresh views in a temporary file; every table is then compared with the views
 as they were when the check began. Nothing is changed, and neither writers nor readers are held up.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from session_ledger.consumers.comparing import Comparison
+from session_ledger.consumers.comparing_analytics import AnalyticsComparison
 from session_ledger.consumers.findings import Findings
 from session_ledger.consumers.rules import LogRules
 from session_ledger.consumers.tail import material
@@ -30,9 +31,12 @@ def verify(
     store: Store,
     *,
     to: Mapping[int, int] | None = None,
+    analytics: Path | None = None,
     on_progress: Callable[[int], None] = lambda records: None,
 ) -> Findings:
     """Check the whole log and the views in `store`; the views may be behind the log, and go on meanwhile.
+
+    `analytics`: the ledger's directory, whose newest analytics snapshot, if there is one, is compared as well.
 
     `to`: positions that must be there (partition to position, -1 the control log), such as those that the owner has
     acknowledged; None: each log's end as it is seen here. `on_progress` is told the records read so far.
@@ -42,6 +46,7 @@ def verify(
         raise ProjectionOutdated(f"{store.path} was built by another version of the projections: rebuild it first")
     findings = Findings()
     with (
+        AnalyticsComparison(analytics, log.log_id, findings) as tables_of_analytics,
         Store.temporary(log_id=log.log_id, projections=store.projections, directory=store.directory) as fresh,
         tempfile.TemporaryDirectory(prefix="verify-", dir=fresh.directory) as scratch,
     ):
@@ -49,8 +54,10 @@ def verify(
         rules = LogRules(findings, len(log.partitions), Path(scratch) / "scratch.db")
         try:
             for partition in (log.control, *log.partitions):
-                _Replay(partition, codec, store, fresh, comparison, rules, findings).run(to, on_progress)
+                replay = _Replay(partition, codec, store, fresh, comparison, rules, tables_of_analytics, findings)
+                replay.run(to, on_progress)
             rules.finish()
+            tables_of_analytics.finish(findings.ends)
             _compare_receipts(fresh, comparison, findings)
             tables = [table for projection in store.projections for table in projection.tables]
             comparison.compare(tables, findings)
@@ -71,8 +78,10 @@ class _Replay:
         fresh: Store,
         comparison: Comparison,
         rules: LogRules,
+        analytics: AnalyticsComparison,
         findings: Findings,
     ) -> None:
+        self._analytics = analytics
         self._log, self._codec, self._fresh = log, codec, fresh
         self._rules, self._findings = rules, findings
         self._partition = log.partition
@@ -118,6 +127,8 @@ class _Replay:
                 folded = None if record.position in self._over else event
                 entries.append(Entry(record.position, folded, material(record)))
         self._rules.check(self._partition, checked)
+        rows = [(record.position, None if record.position in self._over else event) for record, event in checked]
+        self._analytics.check(self._partition, rows)
         try:
             self._fresh.apply(self._partition, entries)
         except LogCorrupt:

@@ -126,7 +126,7 @@ def test_a_rebuild_that_fails_leaves_the_old_tables(
         before = published(analytics)
         ends = {partition: end + 1 for partition, end in analytics.ends().items()}
         monkeypatch.setattr(Analytics, "ends", lambda self: ends)
-        with pytest.raises(LogUnavailable, match="a process of the rebuild failed: .*ends at"):
+        with pytest.raises(LogUnavailable, match=r"a process of the rebuild failed: .*ends at"):
             analytics.rebuild(2)
         assert before == published(analytics)
         assert [analytics.store.directory] == generations(analytics.directory)
