@@ -22,6 +22,7 @@ from session_ledger.cli.failing import (
     message_of,
 )
 from session_ledger.cli.importing import import_chats
+from session_ledger.cli.monitor import monitor
 from session_ledger.cli.tailing import tail
 from session_ledger.domain.errors import SessionLedgerError
 
@@ -73,6 +74,7 @@ app.command(rich_help_panel=_LOOK)(ledger_state.stats)
 app.command(rich_help_panel=_LOOK)(ledger_state.verify)
 app.command(rich_help_panel=_ASK)(analytics.project)
 app.command(rich_help_panel=_ASK)(analytics.sql)
+app.command(rich_help_panel=_ASK)(monitor)
 app.command(rich_help_panel=_LOOK)(ledger_state.rebuild)
 app.command(rich_help_panel=_LOOK, context_settings={"ignore_unknown_options": True})(ledger_state.quarantine)
 app.command(rich_help_panel=_LOOK)(ledger_state.lag)
