@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from session_ledger.cli import agents, analytics, auth, ledger_state, limits, owning, quota, sessions
+from session_ledger.cli.archiving import archive
 from session_ledger.cli.bench import bench
 from session_ledger.cli.demo import demo
 from session_ledger.cli.exporting import export_chats
@@ -62,6 +63,7 @@ app.command(rich_help_panel=_TRY)(demo)
 app.command(rich_help_panel=_TRY)(bench)
 app.command("import", rich_help_panel=_MOVE)(import_chats)
 app.command("export", rich_help_panel=_MOVE)(export_chats)
+app.command(rich_help_panel=_MOVE)(archive)
 app.add_typer(sessions.app, name="sessions", rich_help_panel=_ACT)
 app.add_typer(quota.app, name="quota", rich_help_panel=_ACT)
 app.add_typer(limits.app, name="limits", rich_help_panel=_ACT)
