@@ -52,6 +52,7 @@ floors: .venv/.dev
 
 schemas-compatible: .venv/.dev
 	$(BIN)/python -m session_ledger.schemas.check
+	$(BIN)/python -m session_ledger.projections.analytics.documentation
 
 compose: .venv/.dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/compose-check docker-compose.yml cluster
