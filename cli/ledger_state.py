@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,13 +38,32 @@ def stats(
         show_stats(found)
 
 
-def verify(url: Url = None, as_json: AsJson = False) -> None:
+def verify(
+    sign: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Write the outcome there, as a note that is signed."),
+    ] = None,
+    check_note: Annotated[
+        Path | None,
+        typer.Option("--check", metavar="FILE", show_default=False, help="Only check such a note: needs --key."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", show_default=False, help="The public key that signed the note.")
+    ] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
     """Check the whole log against its own rules, and views and analytics against the log, row for row.
 
-    Exit code 1 and the differences when anything is not as it must be. Nothing but the views' lag is changed.
+    Exit code 1 and the differences when anything is not as it must be. Nothing but the views' lag is changed. The note
+    of --sign is in the signed-note format, by the Ed25519 key signing.key in the ledger's directory, which is made
+    where there is none; its public key is told.
     """
+    if check_note is not None:
+        _check_note(check_note, key)
+        return
     from session_ledger.cli.opening import acknowledged, settings, url_of
-    from session_ledger.cli.output import write_json
+    from session_ledger.cli.output import say, write_json
     from session_ledger.consumers.tail import PartitionStopped
     from session_ledger.consumers.verify import verify as check
     from session_ledger.consumers.views import Views
@@ -59,12 +79,45 @@ def verify(url: Url = None, as_json: AsJson = False) -> None:
             views.refresh(to)
         directory = parse_url(place).directory
         found = check(views.log, views.codec, views.store, to=to, analytics=directory, on_progress=on_progress)
+        public_key = None if sign is None else _signed(sign, found, views, directory)
     if as_json:
         fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-        write_json({"ok": found.ok, **fields})
+        write_json({"ok": found.ok, **fields, "public_key": public_key})
     else:
         _show_findings(found)
+        if public_key is not None:
+            say(f"signed as {sign}; its public key: {public_key}")
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _signed(file: Path, found: Findings, views: Views, directory: Path | None) -> str:
+    """Write the signed outcome; the public key."""
+    from datetime import UTC, datetime
+    from urllib.parse import quote
+
+    from session_ledger.consumers.verify_summary import summary_of
+    from session_ledger.domain.errors import Misconfigured
+    from session_ledger.security.signing import FILE, Signer
+
+    if directory is None:
+        raise Misconfigured("a ledger in memory has no directory for a signing key: its outcome can not be signed")
+    signer = Signer(directory / FILE, quote(views.log.name, safe=""))
+    text = summary_of(found, views.log.name, views.log.log_id, datetime.now(UTC))
+    file.write_text(signer.sign(text), encoding="utf-8")
+    return str(signer.verifier)
+
+
+def _check_note(file: Path, key: str | None) -> None:
+    from session_ledger.cli.output import clean, say
+    from session_ledger.domain.errors import InvalidInput
+    from session_ledger.security.signing import Verifier
+
+    if key is None:
+        raise InvalidInput("--key", "none", "must be the public key that the note was signed by")
+    verifier = Verifier.parse(key)
+    for line in verifier.text_of(file.read_text(encoding="utf-8")).splitlines():
+        say(clean(line))
+    say(f"signed by {verifier.name}, and not changed since")
 
 
 def rebuild(url: Url = None, as_json: AsJson = False) -> None:

@@ -1,4 +1,4 @@
-"""docs/sql.md, made from the comments in the database: `python -m session_ledger.projections.analytics.documentation`.
+"""Makes docs/sql.md from the comments in the database: `python -m session_ledger.projections.analytics.documentation`.
 
 With `--write` it is written anew; without, exit code 1 says that it is stale.
 """
@@ -18,9 +18,9 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "sql.md"
 
 HEAD = """# SQL
 
-What `session-ledger sql` is asked with; made from the comments in the database itself (`session-ledger sql --schema` shows
-the same). The dialect is DuckDB's. Names are an interface: columns, views and macros are added, never renamed or given
-another meaning; what is withdrawn stays for a version and is named in the changelog.
+What `session-ledger sql` is asked with; made from the comments in the database itself (`session-ledger sql --schema`
+shows the same). The dialect is DuckDB's. Names are an interface: columns, views and macros are added, never renamed or
+given another meaning; what is withdrawn stays for a version and is named in the changelog.
 
 `session-ledger project` brings every event into the database and publishes snapshots; every query reads the newest one,
 and says on stderr how old it is and up to which positions it goes. A query can not write, reach another file or the

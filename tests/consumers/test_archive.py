@@ -64,7 +64,10 @@ def test_each_event_is_exported_once(directory: Path, tmp_path: Path) -> None:
     today = datetime.now(UTC).date().isoformat()
     paths = {str(path.relative_to(to).parent) for path in to.rglob("*.parquet")}
     assert {f"tenant=acme/day={today}", f"tenant=glo%3Dbex%25/day={today}", f"tenant=__none__/day={today}"} == paths
-    whole = duckdb.sql(f"FROM read_parquet('{to}/*/*/*.parquet', hive_partitioning = true)").to_arrow_table()
+    dataset = f"FROM read_parquet('{to}/*/*/*.parquet', hive_partitioning = true)"
+    relation = duckdb.query(dataset)
+    assert relation is not None
+    whole = relation.to_arrow_table()
     assert len(recorded(directory)) == whole.num_rows == pq.read_table(to).num_rows
     assert {"acme", "glo=bex%", "__none__"} == set(whole.column("tenant").to_pylist())
 

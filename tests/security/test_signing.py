@@ -1,0 +1,72 @@
+"""Signed notes: what was signed is read back by the public key alone, and nothing else is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from session_ledger.domain.errors import InvalidInput, KeyUnavailable
+from session_ledger.security.signing import Signer, Verifier
+from tests.cli.shell import Shell
+
+TEXT = "one\n\ntwo — three\n"
+
+
+def test_the_form_is_that_of_signed_notes(tmp_path: Path) -> None:
+    """Text, empty line, signature line; the key id is the hash of name, algorithm and key (C2SP signed-note)."""
+    signer = Signer(tmp_path / "key", "ledger")
+    note = signer.sign(TEXT)
+    assert note.startswith(TEXT + "\n— ledger ")
+    key = signer.verifier
+    assert hashlib.sha256(b"ledger\n\x01" + key.key).digest()[:4] == key.key_id
+    signed = base64.b64decode(note.splitlines()[-1].split(" ")[2])
+    assert (key.key_id, 68) == (signed[:4], len(signed))
+    assert str(key) == f"ledger+{key.key_id.hex()}+{base64.b64encode(bytes([1]) + key.key).decode()}"
+
+
+def test_a_note_is_read_back_and_no_other(tmp_path: Path) -> None:
+    """The same file gives the same key; a changed text, signature, name or key is refused."""
+    signer = Signer(tmp_path / "key", "ledger")
+    note = signer.sign(TEXT)
+    verifier = Verifier.parse(str(Signer(tmp_path / "key", "ledger").verifier))
+    assert TEXT == verifier.text_of(note)
+    assert 0o600 == (tmp_path / "key").stat().st_mode & 0o777
+    other = Signer(tmp_path / "other", "ledger").verifier
+    cosigned = note + Signer(tmp_path / "third", "witness").sign(TEXT).splitlines()[-1] + "\n"
+    assert TEXT == verifier.text_of(cosigned)
+    for wrong in (note.replace("two", "2"), note[:-6] + "AAAA=\n", note.replace("— ledger", "— forger"), TEXT, ""):
+        with pytest.raises(InvalidInput):
+            verifier.text_of(wrong)
+    with pytest.raises(InvalidInput):
+        other.text_of(note)
+
+
+@pytest.mark.parametrize("text", ["", "a", "a+b", "ledger+00000000+AQ==", "led ger+00000000+AAAA", "ledger+zz+%%%%"])
+def test_what_is_no_key_is_refused(text: str) -> None:
+    """By name and shape, never by its value."""
+    with pytest.raises(InvalidInput):
+        Verifier.parse(text)
+
+
+def test_a_damaged_key_file_is_told(tmp_path: Path) -> None:
+    """KeyUnavailable names it; it is not made again over what may be repaired."""
+    (tmp_path / "key").write_text("nothing")
+    with pytest.raises(KeyUnavailable, match="key"):
+        Signer(tmp_path / "key", "ledger")
+    assert "nothing" == (tmp_path / "key").read_text()
+
+
+def test_an_outcome_is_signed_and_checked(directory: Path, tmp_path: Path) -> None:
+    """`verify --sign`, then `--check` with the key that was told; a changed note is refused."""
+    shell, note = Shell(directory), tmp_path / "note"
+    assert 0 == shell("sessions", "create", "--user", "ada").code
+    ran = shell("verify", "--sign", note, "--json")
+    assert 0 == ran.code
+    key = ran.json["public_key"]
+    ran = shell("verify", "--check", note, "--key", key)
+    assert (0, True, True) == (ran.code, "result agrees" in ran.out, "not changed since" in ran.out)
+    note.write_text(note.read_text().replace("findings 0", "findings 1"))
+    assert 2 == shell("verify", "--check", note, "--key", key).code
