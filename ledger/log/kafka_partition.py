@@ -36,7 +36,7 @@ from session_ledger.ledger.log.recorder import RecordedPartition, check_batch
 
 BARRIER_TIMEOUT_S = 10.0  # a foreign transaction before the barrier is not waited for longer
 HANGING_S = 2.0  # a transaction of one's own id that is stuck before the barrier is ended after this
-STABLE_TIMEOUT_S = 10.0  # a commit that is not stable by then is of unknown outcome
+STABLE_TIMEOUT_S = 15.0  # a commit that is not stable by then is of unknown outcome
 REVIVE_EVERY_S = 2.0  # at most one new producer in this time: each fences, and two owners must not fence in turns
 PROOF_AGE_S = 1.0  # how old a proof of ownership may be: bounds the cost of answers without events
 

@@ -48,9 +48,9 @@ from session_ledger.ledger.log.kafka_types import (
     message_size,
 )
 
-DELIVERY_TIMEOUT_S = 10.0  # a write, with its repeats over a restart or a new leader
-COMMIT_TIMEOUT_S = 10.0  # an end of transaction, likewise
-TRANSACTION_TIMEOUT_MS = 30_000  # longer than a delivery and a commit; a dead writer blocks readers no longer than this
+DELIVERY_TIMEOUT_S = 15.0  # a write, with its repeats: brokers take 9 s to miss a dead one before they elect a leader
+COMMIT_TIMEOUT_S = 15.0  # an end of transaction, likewise
+TRANSACTION_TIMEOUT_MS = 45_000  # longer than a delivery and a commit; a dead writer blocks readers no longer than this
 INIT_TIMEOUT_S = 5.0  # a first producer waits for the markers of its predecessor
 BATCH_OVERHEAD_BYTES = 1024  # of a record batch and its request, from above
 SEQUENCES = 1 << 31  # sequence numbers wrap

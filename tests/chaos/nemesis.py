@@ -41,8 +41,8 @@ SECONDS: dict[str, tuple[float, float]] = {
     "pause_owner": (1, 10),
     "kill_broker": (0, 3),
     "pause_broker": (0.5, 8),
-    "lose_answer": (0.2, 13),  # a commit is asked for again for 10 s; after that it is settled
-    "lose_commit": (0.2, 13),
+    "lose_answer": (0.2, 18),  # a commit is asked for again for 15 s; after that it is settled
+    "lose_commit": (0.2, 18),
     "foreign_transaction": (0.5, 12),
     "clock_near": (1, 3),
     "clock_far": (1, 3),
