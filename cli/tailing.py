@@ -169,7 +169,7 @@ class _Printer:
         if self._as_json:
             say(json_line(place | fact))
             return
-        self._line("", f"{f'{partition.partition}:{position}':<8} {_fact_line(fact)}")
+        self._line("", f"{f'{partition.partition}:{position}':<8} {fact_line(fact)}")
 
     def _line(self, for_machines: str, for_people: str) -> None:
         if self._as_json:
@@ -184,19 +184,23 @@ class _Printer:
         self._out.flush()
 
 
-def _fact_line(fact: Mapping[str, object]) -> str:
-    """Time, type, whose, session, then the fields that say something; a sealed one as its size."""
-    from session_ledger.cli.output import clean
-
-    details = [
+def details_of(fact: Mapping[str, object]) -> str:
+    """The fields that say something, beside those that all facts have; a sealed one as its size."""
+    return " ".join(
         f"{name.removeprefix('sealed_')}={_value(name, value)}"
         for name, value in fact.items()
         if name not in _SHARED and name not in ("key_id", "key_commitment") and value not in (None, {}, [], "")
-    ]
+    )
+
+
+def fact_line(fact: Mapping[str, object]) -> str:
+    """Time, type, whose, session, then the details."""
+    from session_ledger.cli.output import clean
+
     whose = f"{fact['tenant']}/{fact['user']}" if fact["user"] else str(fact["tenant"])
     session = fact.get("session_id") or "-"
     moment = str(fact["recorded_at"]).replace("T", " ")[:23]
-    return clean(f"{moment}  {fact['type']:<15} {whose}  {session}  {' '.join(details)}")
+    return clean(f"{moment}  {fact['type']:<15} {whose}  {session}  {details_of(fact)}")
 
 
 def _value(name: str, value: object) -> str:

@@ -23,7 +23,7 @@ SELECT
         WHEN 'SessionEnded' THEN if(ended.reason = 'imported', 'imported', 'ended')
         WHEN 'SessionExpired' THEN 'expired'
         WHEN 'SessionEvicted' THEN 'evicted'
-        ELSE 'live'
+        ELSE if((begun.details ->> 'imported')::BOOLEAN, 'imported', 'live')
     END AS status,
     begun.kind,
     begun.channel,
