@@ -24,7 +24,7 @@ from session_ledger.projections.analytics.store import literal, part_path, scrip
 from session_ledger.projections.analytics.trends import TRENDS, read_total, read_trend
 
 EVENTS = 10_000_000
-EVENTS_A_SESSION = 10
+EVENTS_A_SESSION = 9.9  # a little over ten million come of it
 DAYS, WINDOW_DAYS = 90, 30
 PARTS = 20
 THREADS, MEMORY = 2, "2GB"
@@ -105,7 +105,7 @@ FROM range(500) AS r(a)
 
 def generate(directory: Path, events: int) -> None:
     """Write about so many events into parts."""
-    sessions = events // EVENTS_A_SESSION
+    sessions = int(events / EVENTS_A_SESSION)
     step_us = DAYS * 86_400_000_000 // sessions
     for number in range(1, PARTS + 1):
         with duckdb.connect(str(part_path(directory, number)), config={"threads": THREADS}) as db:

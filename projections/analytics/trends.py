@@ -286,10 +286,8 @@ def _ask(
         found = connection.execute(query, given).fetchall()
     except duckdb.Error as error:
         raise QueryFailed(f"{trend.name}: {error}") from error
-    rows = [
-        TrendRow(EPOCH + timedelta(microseconds=start_us), sliced, part, tuple(values))
-        for start_us, sliced, part, _, *values in found
-    ]
+    starts = {start_us: EPOCH + timedelta(microseconds=start_us) for start_us in {row[0] for row in found}}
+    rows = [TrendRow(starts[row[0]], row[1], row[2], row[4:]) for row in found]
     table = TrendTable(
         trend, since, until, every, by, tuple(rows), next((row[3] for row in found if row[3] is not None), None)
     )

@@ -530,26 +530,31 @@ CREATE OR REPLACE MACRO trend_topics(
     since, until, every := 'hour', slice_by := NULL, only_tenant := NULL, only_domain := NULL, only_channel := NULL,
     only_agent_type := NULL, only_model := NULL, most := NULL
 ) AS TABLE
-WITH counted AS MATERIALIZED (
-    SELECT *, 100 * messages / sum(messages) OVER (PARTITION BY number, slice) AS percent
-    FROM (
-        SELECT number, slice, topic, count(*) AS messages
-        FROM trend_events(
-            since, until, every, slice_by := slice_by, only_tenant := only_tenant, only_domain := only_domain,
-            only_channel := only_channel, only_agent_type := only_agent_type, only_model := only_model
-        )
-        WHERE event_type = 'MessageAdded' GROUP BY ALL
+WITH said AS MATERIALIZED (
+    SELECT number, slice, topic
+    FROM trend_events(
+        since, until, every, slice_by := slice_by, only_tenant := only_tenant, only_domain := only_domain,
+        only_channel := only_channel, only_agent_type := only_agent_type, only_model := only_model
     )
-), series AS (
-    (SELECT slice, topic FROM counted GROUP BY ALL ORDER BY sum(messages) DESC, slice, topic LIMIT most)
-    UNION ALL SELECT NULL, NULL WHERE slice_by IS NULL AND NOT EXISTS (FROM counted)
+    WHERE event_type = 'MessageAdded'
+), series AS MATERIALIZED (
+    (SELECT slice, topic FROM said GROUP BY ALL ORDER BY count(*) DESC, slice, topic LIMIT most)
+    UNION ALL SELECT NULL, NULL WHERE slice_by IS NULL AND NOT EXISTS (FROM said)
+), counted AS (
+    SELECT said.number, said.slice, said.topic, count(*) AS messages
+    FROM said
+    SEMI JOIN series ON said.slice IS NOT DISTINCT FROM series.slice AND said.topic IS NOT DISTINCT FROM series.topic
+    GROUP BY ALL
+), whole AS (
+    SELECT number, slice, count(*) AS messages FROM said GROUP BY ALL
 )
 SELECT
     trend_start(spine.number, every, since::TIMESTAMPTZ) AS bucket, series.slice, series.topic,
-    coalesce(counted.messages, 0) AS messages, coalesce(counted.percent, 0) AS percent
+    coalesce(counted.messages, 0) AS messages, coalesce(100 * counted.messages / whole.messages, 0) AS percent
 FROM trend_spine(since, until, every, slice_by, ['tenant', 'domain', 'channel', 'agent_type', 'model']) AS spine
 CROSS JOIN series
 LEFT JOIN counted ON counted.number = spine.number AND counted.slice IS NOT DISTINCT FROM series.slice
     AND counted.topic IS NOT DISTINCT FROM series.topic
+LEFT JOIN whole ON whole.number = spine.number AND whole.slice IS NOT DISTINCT FROM series.slice
 ORDER BY ALL;
 COMMENT ON MACRO TABLE trend_topics IS 'Messages by topic, and the percentage of all of the bucket and slice. The topic NULL is unknown, and counted.';
