@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from session_ledger.cli import agents, analytics, audit, auth, ledger_state, limits, owning, quota, sessions
+from session_ledger.cli import agents, analytics, audit, auth, leaks, ledger_state, limits, owning, quota, sessions
 from session_ledger.cli.archiving import archive
 from session_ledger.cli.bench import bench
 from session_ledger.cli.demo import demo
@@ -77,6 +77,8 @@ app.command(rich_help_panel=_LOOK)(ledger_state.verify)
 app.command(rich_help_panel=_ASK)(analytics.project)
 app.command(rich_help_panel=_ASK)(analytics.sql)
 app.command(rich_help_panel=_ASK)(monitor)
+audit.app.command()(leaks.leaks)
+audit.app.command()(leaks.acknowledge)
 app.add_typer(audit.app, name="audit", rich_help_panel=_ASK)
 app.command(rich_help_panel=_LOOK)(ledger_state.rebuild)
 app.command(rich_help_panel=_LOOK, context_settings={"ignore_unknown_options": True})(ledger_state.quarantine)

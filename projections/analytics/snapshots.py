@@ -26,7 +26,7 @@ KEPT = 3  # readers that open by name have that long; each is as large as the da
 SHARE = 0.1  # of its time that the writer spends on publishing at most
 PREFIX, SUFFIX, UNFINISHED = "snapshot-", ".duckdb", ".unfinished"
 GENERATION = "parts"
-VIEWS = ("views.sql", "monitor.sql")
+VIEWS = ("views.sql", "monitor.sql", "leakage/structural.sql")
 
 
 def latest(directory: Path) -> Path | None:

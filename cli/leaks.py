@@ -1,0 +1,172 @@
+"""`session-ledger audit leaks` and `acknowledge`: what of one user's session came to light in another's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from session_ledger.cli.analytics import By
+from session_ledger.cli.audit import Why
+from session_ledger.cli.options import AsJson, Url
+
+if TYPE_CHECKING:
+    from session_ledger.consumers.leakage import Checked
+
+MOST = 200  # findings in a table
+
+
+def leaks(
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", show_default=False, help="Only what came to light from then on, ISO 8601."),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", "-t", metavar="NAME", show_default=False, help="Only in its sessions.")
+    ] = None,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", metavar="KIND", show_default=False, help="Only these; several times."),
+    ] = None,
+    contents: Annotated[
+        bool, typer.Option("--contents/--structure", help="Also what was said, or the structure of events alone.")
+    ] = True,
+    known: Annotated[bool, typer.Option("--known", help="Look for nothing: show what is recorded.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also findings that were acknowledged.")] = False,
+    reason: Why = None,
+    by: By = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for leaks in the newest snapshot, record what is found, and show what is open. Exit code 1: something is.
+
+    Text that one user's session held first and another's assistant or tool says later; identifying values of any
+    length; agents, keys and sessions that two had. Texts are compared in memory and not shown: reveal() shows them. The
+    check itself is recorded before anything is opened.
+    """
+    from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import say, write_json
+    from session_ledger.cli.values import time_of
+    from session_ledger.consumers.analytics import Analytics, open_snapshot
+
+    place, moment = url_of(url), time_of(since, "--since")
+    checked = None
+    if not known:
+        checked = _checked(place, tenant, moment, contents, reason, by)
+        with Analytics(place, settings=settings()) as analytics:  # so that the findings are in what is shown
+            analytics.catch_up()
+            analytics.publish()
+    with open_snapshot(place, settings=settings()) as snapshot:
+        rows = snapshot.connection.sql(
+            "SELECT * FROM leaks WHERE ($all OR open) AND ($tenant IS NULL OR tenant = $tenant)"
+            " AND ($since IS NULL OR happened_at >= $since) AND ($kinds IS NULL OR list_contains($kinds, kind))"
+            " ORDER BY happened_at, position",
+            params={"all": everything, "tenant": tenant, "since": moment, "kinds": kinds or None},
+        ).to_arrow_table().to_pylist()  # fmt: skip
+    found_open = sum(row["open"] for row in rows)
+    if as_json:
+        document: dict[str, object] = {"findings": rows, "open": found_open}
+        if checked is not None:
+            document |= {"messages": checked.messages, "unreadable": checked.unreadable}
+        write_json(document)
+    else:
+        _show(rows)
+        if checked is not None:
+            gone = f"; {checked.unreadable:,} could not be opened: their keys are gone" if checked.unreadable else ""
+            say(f"{checked.messages:,} messages were looked at{gone}")
+        say(f"{found_open:,} open findings")
+    raise typer.Exit(1 if found_open else 0)
+
+
+def _checked(place: str, tenant: str | None, since: Any, contents: bool, reason: str | None, by: str | None) -> Checked:
+    from session_ledger.cli.opening import settings
+    from session_ledger.cli.who import who
+    from session_ledger.consumers.analytics import open_snapshot
+    from session_ledger.consumers.leakage import check, record
+    from session_ledger.ledger.ledger import Ledger
+    from session_ledger.ledger.open import open_envelope
+    from session_ledger.ledger.url import parse_url
+
+    chosen = settings()
+    with open_snapshot(place, settings=chosen) as snapshot, Ledger.open(place, settings=chosen) as ledger:
+        tenants = [row[0] for row in snapshot.connection.execute(
+            "SELECT DISTINCT tenant FROM sessions WHERE $1 IS NULL OR tenant = $1 ORDER BY 1", [tenant]
+        ).fetchall()]  # fmt: skip
+        for named in tenants:
+            ledger.record_audit_read(named, "", read_by=who(by), action="leaks", reason=reason)
+        envelope, close = open_envelope(parse_url(place).directory, ledger.name, chosen)
+        try:
+            found = check(snapshot, envelope, since=since, tenant=tenant, contents=contents)
+        finally:
+            close()
+        record(ledger, found.leaks)
+    return found
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    from session_ledger.cli.output import say, table
+
+    if not rows:
+        return
+    columns = (
+        "finding",
+        "kind",
+        "severity",
+        "in session",
+        "of",
+        "from session",
+        "of",
+        "length>",
+        "score>",
+        "direction",
+    )
+    table(
+        columns,
+        [
+            (
+                row["finding_id"], row["kind"], row["severity"], str(row["session_id"]),
+                f"{row['tenant']}/{row['user']}", str(row["source_session_id"]),
+                f"{row['source_tenant']}/{row['source_user']}", row["length"], f"{float(row['score']):.2f}",
+                row["direction"] if row["open"] else f"acknowledged: {row['reason']}",
+            )
+            for row in rows[:MOST]
+        ],
+        whole=True,
+    )  # fmt: skip
+    if len(rows) > MOST:
+        say(f"(the first {MOST} of {len(rows):,}: --json gives all)")
+
+
+def acknowledge(
+    finding: Annotated[str, typer.Argument(metavar="FINDING", help="Its id, as `audit leaks` shows it.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="What it is; it is recorded, and readable.")],
+    by: By = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Close a finding of a leakage check, with a reason; that is a fact like any other."""
+    from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import say, write_json
+    from session_ledger.cli.who import who
+    from session_ledger.consumers.analytics import open_snapshot
+    from session_ledger.domain.errors import FindingNotFound, InvalidInput
+    from session_ledger.ledger.ledger import Ledger
+
+    place, chosen = url_of(url), settings()
+    try:
+        finding_id = bytes.fromhex(finding)
+    except ValueError as error:
+        raise InvalidInput("FINDING", f"{len(finding)} characters", "must be the 32 hex digits of a finding") from error
+    with open_snapshot(place, settings=chosen) as snapshot:
+        owners = snapshot.connection.execute(
+            "SELECT DISTINCT tenant, user FROM leaks WHERE finding_id = ?", [finding]
+        ).fetchall()
+    if not owners:
+        raise FindingNotFound(f"finding {finding}: the newest snapshot holds no such finding")
+    with Ledger.open(place, settings=chosen) as ledger:
+        for tenant, user in owners:
+            done = ledger.acknowledge_leak(tenant, user, finding_id, acknowledged_by=who(by), reason=reason)
+    if as_json:
+        write_json({"finding_id": finding, "partition": done.partition, "position": done.position})
+    else:
+        say(f"finding {finding} is acknowledged, at {done.partition}:{done.position}")

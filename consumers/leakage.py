@@ -1,0 +1,166 @@
+"""Leakage checks on a ledger: the structure of its events, and what was said, opened for the check and recorded.
+
+Contents are opened in memory, batch by batch; what is kept beside the run is in the ledger: each finding is a
+LeakFound, once, and who ran the check over which tenants is an AuditRead before anything is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from session_ledger.domain.commands import ReportLeak
+from session_ledger.domain.errors import ContentUnreadable, KeyUnavailable
+from session_ledger.domain.events import TOPIC_BY_EVENT, MessageAdded
+from session_ledger.domain.ids import parse_id
+from session_ledger.domain.results import Result
+from session_ledger.ledger.ledger import Ledger
+from session_ledger.projections.analytics.leakage.content import Scanner
+from session_ledger.projections.analytics.leakage.findings import Leak, Message
+from session_ledger.projections.analytics.leakage.structural import leaks_by_structure
+from session_ledger.projections.analytics.snapshots import Snapshot
+from session_ledger.security.opening import as_text, open_sealed
+from session_ledger.security.port import Envelope
+
+READ_ROWS = 20_000
+_TOPIC = TOPIC_BY_EVENT[MessageAdded]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The outcome of a check."""
+
+    leaks: tuple[Leak, ...]
+    messages: int
+    """That were opened and looked at."""
+    unreadable: int
+    """That could not be opened: their keys are gone."""
+
+
+def audit_key(envelope: Envelope) -> bytes:
+    """32 bytes that only who holds the ledger's keys can derive; the same for every run.
+
+    Derived from a data key of the ledger itself, which is made where there is none, so that texts of different tenants
+    can be compared. Raises KeyUnavailable.
+    """
+    key = envelope.account_key("", "", create=True)
+    assert key is not None, "it was asked to be made"
+    envelope.make_durable([key])
+    return key.digest(b"session-ledger audit key v1, first half") + key.digest(b"session-ledger audit key v1, second")
+
+
+def check(
+    snapshot: Snapshot,
+    envelope: Envelope,
+    *,
+    since: datetime | None = None,
+    tenant: str | None = None,
+    contents: bool = True,
+) -> Checked:
+    """Look for leaks in a snapshot. Record first who does (`AuditRead`): contents are opened here.
+
+    `since`: only what came to light from then on is told; what came before is looked at all the same, for it may be the
+    source. `tenant`: only what came to light there. `contents` False: by structure alone.
+    """
+    leaks = leaks_by_structure(snapshot.connection)
+    opened = _Opened(snapshot, envelope)
+    if contents:
+        leaks += Scanner(audit_key(envelope)).scan(opened.messages())
+    from_us = None if since is None else int(since.timestamp() * 1_000_000)
+    told = [
+        leak
+        for leak in leaks
+        if (tenant is None or leak.place.tenant == tenant) and (from_us is None or leak.place.recorded_at >= from_us)
+    ]
+    told.sort(key=lambda leak: (leak.place.recorded_at, leak.place.partition, leak.place.position, leak.kind))
+    return Checked(tuple(told), opened.count, opened.unreadable)
+
+
+class _Opened:
+    """The messages of a snapshot with their texts, in the order in which they were recorded."""
+
+    def __init__(self, snapshot: Snapshot, envelope: Envelope) -> None:
+        self._snapshot, self._envelope = snapshot, envelope
+        self.count = self.unreadable = 0
+
+    def messages(self) -> Iterator[Message]:
+        cursor = self._snapshot.connection.cursor()
+        cursor.execute(
+            "SELECT partition, position, epoch_us(recorded_at), tenant, user, session_id::VARCHAR, role, shared_source,"
+            " event_id::VARCHAR, key_id::VARCHAR, content FROM events WHERE event_type = 'MessageAdded'"
+            " ORDER BY recorded_at, partition, position"
+        )
+        while rows := cursor.fetchmany(READ_ROWS):
+            for row in rows:
+                message = self._message(*row)
+                if message is not None:
+                    self.count += 1
+                    yield message
+        cursor.close()
+
+    def _message(
+        self,
+        partition: int,
+        position: int,
+        recorded_at: int,
+        tenant: str,
+        user: str,
+        session: str,
+        role: str,
+        shared_source: str | None,
+        event: str,
+        key: str | None,
+        sealed: bytes,
+    ) -> Message | None:
+        session_id = parse_id(session)
+        try:
+            opened = open_sealed(
+                self._envelope,
+                tenant,
+                user,
+                session_id,
+                parse_id(event),
+                _TOPIC,
+                "sealed_content",
+                None if key is None else parse_id(key),
+                sealed,
+            )
+            text = as_text("sealed_content", opened)
+        except (KeyUnavailable, ContentUnreadable):  # counted, and told: an erased session is no source any more
+            self.unreadable += 1
+            return None
+        return Message(partition, position, recorded_at, tenant, user, session_id, role, text, shared_source)
+
+
+def record(ledger: Ledger, leaks: Sequence[Leak]) -> None:
+    """Record each finding as a fact; those that are recorded already add nothing. Raises what the ledger raises."""
+    under_way: list[Future[Result]] = []
+    for leak in leaks:
+        place, source = leak.place, leak.source
+        if place.session_id is None:
+            continue
+        command = ReportLeak(
+            tenant=place.tenant,
+            user=place.user,
+            finding_id=leak.finding_id,
+            kind=leak.kind,
+            severity=leak.severity,
+            direction=leak.direction,
+            session_id=place.session_id,
+            leak_position=place.position,
+            source_tenant=source.tenant,
+            source_user=source.user,
+            source_session_id=source.session_id,
+            source_partition=source.partition,
+            source_position=source.position,
+            length=leak.length,
+            score=Decimal(str(round(leak.score, 6))),
+        )
+        under_way.append(ledger.submit(command))
+        if len(under_way) >= 500:
+            under_way.pop(0).result()
+    for future in under_way:
+        future.result()

@@ -1,0 +1,81 @@
+"""`session-ledger audit leaks`: found once, recorded, shown without text, acknowledged with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from session_ledger.domain.events import AuditRead, LeakAcknowledged, LeakFound
+from session_ledger.ledger.ledger import Ledger
+from tests.cli.shell import Shell
+from tests.ledger.support import events
+
+SECRET = "My daughter Ruth has been in the clinic since March and the insurance has refused to pay for it."
+
+
+@pytest.fixture
+def shell(directory: Path) -> Shell:
+    """A ledger in which one user's words came to light in two others' sessions, one of another tenant."""
+    with Ledger.open(f"sqlite:{directory}") as ledger:
+        sessions = {}
+        for tenant, user in (("acme", "ada"), ("acme", "bob"), ("globex", "eve")):
+            sessions[user] = ledger.create_session(tenant, user).session_id
+        ledger.add_message("acme", "ada", sessions["ada"], role="user", content=SECRET + " Call +49 30 1234567.")
+        ledger.add_message("acme", "bob", sessions["bob"], role="assistant", content=f"Did you know? {SECRET}")
+        ledger.add_message("globex", "eve", sessions["eve"], role="tool", content="dial 0049 30 123 4567")
+    shell = Shell(directory)
+    assert 0 == shell("project", "--once").code
+    return shell
+
+
+def test_leaks_are_found_recorded_once_and_acknowledged(shell: Shell) -> None:
+    """Exit code 1 while something is open; who looked stands in the ledger; what was said is not shown."""
+    for _ in range(2):
+        ran = shell("audit", "leaks", "--json", "--by", "eve", "--reason", "weekly")
+        assert 1 == ran.code
+        assert SECRET[:20] not in ran.out
+        found = ran.json["findings"]
+        assert {("text", "bob", "ada"), ("phone", "eve", "ada")} == {
+            (row["kind"], row["user"], row["source_user"]) for row in found
+        }
+        assert (3, 0, 2) == (ran.json["messages"], ran.json["unreadable"], ran.json["open"])
+    facts = [event for event in events(shell.url) if isinstance(event, LeakFound)]
+    assert {("text", "error"), ("phone", "critical")} == {(fact.kind, fact.severity) for fact in facts}
+    assert 2 == len(facts)
+    reads = [event for event in events(shell.url) if isinstance(event, AuditRead)]
+    assert [("acme", "leaks", "weekly"), ("globex", "leaks", "weekly")] * 2 == [
+        (read.tenant, read.action, read.reason) for read in reads
+    ]
+    for row in found:
+        assert 0 == shell("audit", "acknowledge", row["finding_id"], "--reason", "a test of ours").code
+    assert 2 == len([event for event in events(shell.url) if isinstance(event, LeakAcknowledged)])
+    ran = shell("audit", "leaks")
+    assert (0, True) == (ran.code, "0 open findings" in ran.out)
+    assert 2 == len(shell("audit", "leaks", "--known", "--all", "--json").json["findings"])
+
+
+def test_findings_are_chosen_by_tenant_kind_and_time(shell: Shell) -> None:
+    """Of one tenant, of a kind, by structure alone, from a time on."""
+    assert ["eve"] == [row["user"] for row in shell("audit", "leaks", "-t", "globex", "--json").json["findings"]]
+    assert ["bob"] == [row["user"] for row in shell("audit", "leaks", "--kind", "text", "--json").json["findings"]]
+    ran = shell("audit", "leaks", "--structure", "--json", "--since", "2999-01-01T00:00:00Z")
+    assert (0, [], 0) == (ran.code, ran.json["findings"], ran.json["messages"])
+
+
+def test_what_can_not_be_opened_is_counted(shell: Shell, directory: Path) -> None:
+    """A session whose key is gone is no source any more, and the check says how many it could not read."""
+    import sqlite3
+
+    vault = sqlite3.connect(directory / "vault.db")
+    vault.execute("DELETE FROM keys WHERE user = 'ada'")
+    vault.commit()
+    vault.close()
+    ran = shell("audit", "leaks", "--json")
+    assert (0, 2, 1) == (ran.code, ran.json["messages"], ran.json["unreadable"])
+
+
+@pytest.mark.parametrize(("finding", "code"), [("zz", 2), ("00" * 16, 1)])
+def test_an_unknown_finding_is_told(shell: Shell, finding: str, code: int) -> None:
+    """What is none, and one that nobody recorded."""
+    assert code == shell("audit", "acknowledge", finding, "--reason", "x").code
