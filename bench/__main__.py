@@ -8,7 +8,7 @@ import platform
 import re
 from pathlib import Path
 
-from bench import folding, kafka, memory, reads, takeover, writes
+from bench import analytics, folding, kafka, leakage, memory, reads, takeover, writes
 from bench.report import Line, table
 from session_ledger.ledger.collector import quiet_collector
 
@@ -22,7 +22,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     parser.add_argument(
-        "--only", choices=("writes", "folding", "reads", "memory", "kafka", "takeover"), help="one group"
+        "--only",
+        choices=("writes", "folding", "reads", "memory", "kafka", "analytics", "leakage", "takeover"),
+        help="one group",
     )
     parser.add_argument(
         "--kills", type=int, help=f"of --only takeover: {takeover.KILLS}, a quarter of an hour; else none"
@@ -44,6 +46,10 @@ def main() -> None:
         lines += memory.lines(scale)
     if options.only in (None, "kafka"):
         lines += kafka.lines(scale)
+    if options.only in (None, "analytics"):
+        lines += analytics.lines(scale)
+    if options.only in (None, "leakage"):
+        lines += leakage.lines(scale)
     if options.only == "takeover" or options.kills:
         lines += takeover.lines(options.kills or takeover.KILLS)
     if options.json:

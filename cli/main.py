@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from session_ledger.cli import agents, analytics, audit, auth, leaks, ledger_state, limits, owning, quota, sessions
+from session_ledger.cli import (
+    agents,
+    analytics,
+    audit,
+    auth,
+    leaks,
+    ledger_state,
+    limits,
+    owning,
+    prices,
+    quota,
+    sessions,
+)
 from session_ledger.cli.archiving import archive
 from session_ledger.cli.bench import bench
 from session_ledger.cli.demo import demo
@@ -25,6 +37,7 @@ from session_ledger.cli.failing import (
 from session_ledger.cli.importing import import_chats
 from session_ledger.cli.monitor import monitor
 from session_ledger.cli.tailing import tail
+from session_ledger.cli.trends import trends
 from session_ledger.domain.errors import SessionLedgerError
 
 _UsageError = typer.BadParameter.__mro__[1]  # click's, wherever this version of Typer keeps it
@@ -76,6 +89,8 @@ app.command(rich_help_panel=_LOOK)(ledger_state.stats)
 app.command(rich_help_panel=_LOOK)(ledger_state.verify)
 app.command(rich_help_panel=_ASK)(analytics.project)
 app.command(rich_help_panel=_ASK)(analytics.sql)
+app.command(rich_help_panel=_ASK)(trends)
+app.add_typer(prices.app, name="prices", rich_help_panel=_ASK)
 app.command(rich_help_panel=_ASK)(monitor)
 audit.app.command()(leaks.leaks)
 audit.app.command()(leaks.acknowledge)

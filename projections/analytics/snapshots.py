@@ -20,13 +20,14 @@ from typing import Self
 import duckdb
 
 from session_ledger.domain.errors import InvalidInput, LogUnavailable
+from session_ledger.projections.analytics import prices
 from session_ledger.projections.analytics.store import AnalyticsStore, literal, part_path, script, version
 
 KEPT = 3  # readers that open by name have that long; each is as large as the database
 SHARE = 0.1  # of its time that the writer spends on publishing at most
 PREFIX, SUFFIX, UNFINISHED = "snapshot-", ".duckdb", ".unfinished"
 GENERATION = "parts"
-VIEWS = ("views.sql", "monitor.sql", "leakage/structural.sql")
+VIEWS = ("views.sql", "trends.sql", "monitor.sql", "leakage/structural.sql")
 
 
 def latest(directory: Path) -> Path | None:
@@ -214,6 +215,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[dict[str
     connection.execute("\n".join(comments).replace("COMMENT ON TABLE", "COMMENT ON VIEW"))
     for name in VIEWS:
         connection.execute(script(name))
+    prices.install(connection, path.parent / prices.FILE)
     positions = dict(connection.execute("SELECT partition, position FROM positions ORDER BY 1").fetchall())
     return facts, positions
 
