@@ -8,7 +8,7 @@ import platform
 import re
 from pathlib import Path
 
-from bench import analytics, folding, kafka, leakage, memory, reads, takeover, writes
+from bench import analytics, audit, folding, kafka, leakage, memory, reads, takeover, writes
 from bench.report import Line, table
 from session_ledger.ledger.collector import quiet_collector
 
@@ -48,6 +48,7 @@ def main() -> None:
         lines += kafka.lines(scale)
     if options.only in (None, "analytics"):
         lines += analytics.lines(scale)
+        lines += audit.lines(scale)
     if options.only in (None, "leakage"):
         lines += leakage.lines(scale)
     if options.only == "takeover" or options.kills:

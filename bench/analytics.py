@@ -28,7 +28,8 @@ PUBLISHED_EVENTS = 10_000_000
 BATCH = 4000
 
 
-def _fill(url: str, events: int) -> None:
+def fill(url: str, events: int) -> None:
+    """A ledger with about so many events, of imported sessions of ten messages."""
     history = tuple(
         ImportedMessage("user" if n % 2 else "assistant", CONTENT, model="m-1", tokens_in=400, tokens_out=80)
         for n in range(10)
@@ -40,7 +41,7 @@ def _fill(url: str, events: int) -> None:
 def _from_kafka(bootstrap: str, directory: Path, events: int) -> Line:
     """One partition into the database, from nothing, committed; beside bare consuming of the same topic."""
     url = f"kafka://{bootstrap}/analytics1?partitions=1&replica={directory / 'one'}"
-    _fill(url, events)
+    fill(url, events)
     log = open_log(parse_url(url), open_settings(None, {}), write=False)
     codec, count = codec_of(log), log.partitions[0].end()
 
@@ -63,7 +64,7 @@ def _from_kafka(bootstrap: str, directory: Path, events: int) -> Line:
 def _rebuilding(bootstrap: str, directory: Path, events: int) -> Line:
     """Four partitions made again by two processes, beside one."""
     url = f"kafka://{bootstrap}/analytics4?partitions=4&replica={directory / 'four'}"
-    _fill(url, events)
+    fill(url, events)
     with Analytics(url) as analytics:
 
         def rate(processes: int) -> float:
@@ -80,31 +81,11 @@ def _rebuilding(bootstrap: str, directory: Path, events: int) -> Line:
 def _publishing(directory: Path, events: int) -> list[Line]:
     """How long publishing so many events takes, and how long a batch that comes meanwhile waits."""
     url = f"sqlite:{directory / 'sqlite'}"
-    _fill(url, BATCH * 2)
+    fill(url, BATCH * 2)
     log = open_log(parse_url(url), open_settings(None, {}), write=False)
     store = AnalyticsStore(directory / "parts1", log_id=log.log_id, ledger=log.name)
     Tail([log.control, *log.partitions], codec_of(log), store).catch_up()
-    held = store.position(0)
-    template = store._db.sql("SELECT * FROM events WHERE partition = 0").to_arrow_table()
-    a_part = PART_EVENTS // held
-    for first in range(1, events // held, a_part):  # parts like those that a log of that length leaves behind
-        store._db.register("template", template)
-        store._db.execute(
-            "INSERT INTO events SELECT e.* REPLACE (e.position + r.range * ? AS position, uuid() AS event_id)"
-            " FROM template AS e, range(?, ?) AS r",
-            [held, first, first + a_part],
-        )
-        store._db.unregister("template")
-        store._live_events += held * a_part
-        store.seal()
-    live = [held, 0, a_part * 9 // 10]  # and a live file that is nearly full
-    store._db.register("template", template)
-    store._db.execute(
-        "INSERT INTO events SELECT e.* REPLACE (e.position + r.range * ? AS position, uuid() AS event_id)"
-        " FROM template AS e, range(?, ?) AS r",
-        live,
-    )
-    store._db.unregister("template")
+    rows = grown(store, events)
     records = log.partitions[0].read(0, BATCH)
     codec, waits, stop = codec_of(log), list[float](), threading.Event()
 
@@ -126,7 +107,6 @@ def _publishing(directory: Path, events: int) -> list[Line]:
         took.append(time.perf_counter() - started)
     stop.set()
     alone.join()
-    rows = store.parts * PART_EVENTS + store._db.execute("SELECT count(*) FROM events").fetchall()[0][0]
     store.close()
     log.close()
     name = f"publishing {rows / 1e6:.0f} million events"
@@ -137,6 +117,34 @@ def _publishing(directory: Path, events: int) -> list[Line]:
             max(waits) <= 1,
         ),
     ]  # fmt: skip
+
+
+def grown(store: AnalyticsStore, events: int) -> int:
+    """Copy what partition 0 holds, as other sessions at later positions, until there are so many; how many there are.
+
+    In parts like those that a log of that length leaves behind, and a live file that is nearly full.
+    """
+    held = store.position(0)
+    template = store._db.sql("SELECT * FROM events WHERE partition = 0").to_arrow_table()
+    a_part = PART_EVENTS // held
+
+    def copy(first: int, last: int) -> None:
+        store._db.register("template", template)
+        store._db.execute(
+            "INSERT INTO events SELECT e.* REPLACE (e.position + r.range * ? AS position, uuid() AS event_id,"
+            " md5_number(e.session_id::VARCHAR || r.range)::UUID AS session_id) FROM template AS e, range(?, ?) AS r",
+            [held, first, last],
+        )
+        store._db.unregister("template")
+
+    rows = held
+    for first in range(1, events // held, a_part):
+        copy(first, first + a_part)
+        store._live_events += held * a_part
+        rows += held * a_part
+        store.seal()
+    copy(0, a_part * 9 // 10)
+    return rows + held * (a_part * 9 // 10)
 
 
 def _moved(records: list[Record], codec: Codec, after: int) -> list[Entry]:

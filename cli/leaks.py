@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from session_ledger.consumers.leakage import Checked
 
 MOST = 200  # findings in a table
+FOLLOW_S = 1.0  # between two looks for a new snapshot
 
 
 def leaks(
@@ -32,6 +33,9 @@ def leaks(
         bool, typer.Option("--contents/--structure", help="Also what was said, or the structure of events alone.")
     ] = True,
     known: Annotated[bool, typer.Option("--known", help="Look for nothing: show what is recorded.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with each new snapshot, until stopped, and tell what is new.")
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Also findings that were acknowledged.")] = False,
     reason: Why = None,
     by: By = None,
@@ -50,6 +54,9 @@ def leaks(
     from session_ledger.consumers.analytics import Analytics, open_snapshot
 
     place, moment = url_of(url), time_of(since, "--since")
+    if follow:
+        _follow(place, reason, by, as_json)
+        return
     checked = None
     if not known:
         checked = _checked(place, tenant, moment, contents, reason, by)
@@ -101,6 +108,46 @@ def _checked(place: str, tenant: str | None, since: Any, contents: bool, reason:
             close()
         record(ledger, found.leaks)
     return found
+
+
+def _follow(place: str, reason: str | None, by: str | None, as_json: bool) -> None:
+    """Look at each new snapshot, with the index of those before."""
+    from session_ledger.cli.opening import settings
+    from session_ledger.cli.output import say, write_json
+    from session_ledger.cli.signals import until_stopped
+    from session_ledger.cli.who import who
+    from session_ledger.consumers.analytics import open_snapshot
+    from session_ledger.consumers.leakage import Watch, record
+    from session_ledger.ledger.ledger import Ledger
+    from session_ledger.ledger.open import open_envelope
+    from session_ledger.ledger.url import parse_url
+
+    chosen, looked_at, audited = settings(), None, set[str]()
+    with Ledger.open(place, settings=chosen) as ledger, until_stopped() as stop:
+        envelope, close = open_envelope(parse_url(place).directory, ledger.name, chosen)
+        try:
+            watch = Watch(envelope)
+            while not stop.is_set():
+                with open_snapshot(place, settings=chosen) as snapshot:
+                    if snapshot.path != looked_at:
+                        looked_at = snapshot.path
+                        found = snapshot.connection.execute("SELECT DISTINCT tenant FROM sessions").fetchall()
+                        for tenant in sorted({row[0] for row in found} - audited):
+                            ledger.record_audit_read(tenant, "", read_by=who(by), action="leaks", reason=reason)
+                            audited.add(tenant)
+                        checked = watch.step(snapshot)
+                        record(ledger, checked.leaks)
+                        for leak in checked.leaks:
+                            place_of, source = leak.place, leak.source
+                            told = {"finding_id": leak.finding_id.hex(), "kind": leak.kind, "severity": leak.severity}
+                            if as_json:
+                                write_json({**told, "place": place_of, "source": source, "score": leak.score})
+                            else:
+                                say(f"{leak.severity} {leak.kind}: {source.tenant}/{source.user} came to light with "
+                                    f"{place_of.tenant}/{place_of.user}, finding {leak.finding_id.hex()}")  # fmt: skip
+                stop.wait(FOLLOW_S)
+        finally:
+            close()
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

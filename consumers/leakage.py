@@ -6,7 +6,7 @@ LeakFound, once, and who ran the check over which tenants is an AuditRead before
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,18 +79,56 @@ def check(
     return Checked(tuple(told), opened.count, opened.unreadable)
 
 
+class Watch:
+    """Looks at what comes, snapshot by snapshot, with one index over all of it. Not thread-safe."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+        self._scanner = Scanner(audit_key(envelope))
+        self._positions: dict[int, int] = {}
+        self._told: set[bytes] = set()
+
+    def step(self, snapshot: Snapshot) -> Checked:
+        """What came to light since the snapshot before; each finding is told once.
+
+        Text that becomes common only later may be told as a leak first.
+        """
+        opened = _Opened(snapshot, self._envelope, self._positions)
+        leaks = leaks_by_structure(snapshot.connection)
+        batch: list[Message] = []
+        for message in opened.messages():
+            batch.append(message)
+            if len(batch) >= READ_ROWS:
+                leaks += self._scanner.add(batch)
+                batch = []
+        leaks += self._scanner.add(batch)
+        self._positions = dict(snapshot.positions)
+        new = {leak.finding_id: leak for leak in leaks if leak.finding_id not in self._told}
+        self._told |= set(new)
+        return Checked(tuple(new.values()), opened.count, opened.unreadable)
+
+    def forget(self, session_id: bytes) -> int:
+        """Take an erased session out of the index; how many of its messages were in it."""
+        return self._scanner.forget(session_id)
+
+
 class _Opened:
     """The messages of a snapshot with their texts, in the order in which they were recorded."""
 
-    def __init__(self, snapshot: Snapshot, envelope: Envelope) -> None:
-        self._snapshot, self._envelope = snapshot, envelope
+    def __init__(self, snapshot: Snapshot, envelope: Envelope, after: Mapping[int, int] | None = None) -> None:
+        """`after`: partition to the position up to which messages are left out."""
+        self._snapshot, self._envelope, self._after = snapshot, envelope, after or {}
         self.count = self.unreadable = 0
 
     def messages(self) -> Iterator[Message]:
         cursor = self._snapshot.connection.cursor()
+        cursor.execute("CREATE OR REPLACE TEMP TABLE looked_at (partition SMALLINT, position BIGINT)")
+        if self._after:
+            cursor.executemany("INSERT INTO looked_at VALUES (?, ?)", list(self._after.items()))
         cursor.execute(
             "SELECT partition, position, epoch_us(recorded_at), tenant, user, session_id::VARCHAR, role, shared_source,"
-            " event_id::VARCHAR, key_id::VARCHAR, content FROM events WHERE event_type = 'MessageAdded'"
+            " event_id::VARCHAR, key_id::VARCHAR, content FROM events WHERE event_type = 'MessageAdded' AND"
+            " position > coalesce((SELECT max(l.position) FROM looked_at l WHERE l.partition = events.partition), 0)"
             " ORDER BY recorded_at, partition, position"
         )
         while rows := cursor.fetchmany(READ_ROWS):

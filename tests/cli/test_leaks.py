@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from session_ledger.domain.events import AuditRead, LeakAcknowledged, LeakFound
 from session_ledger.ledger.ledger import Ledger
-from tests.cli.shell import Shell
+from tests.cli.shell import PROGRAM, Shell, environment
 from tests.ledger.support import events
 
 SECRET = "My daughter Ruth has been in the clinic since March and the insurance has refused to pay for it."
@@ -79,3 +82,21 @@ def test_what_can_not_be_opened_is_counted(shell: Shell, directory: Path) -> Non
 def test_an_unknown_finding_is_told(shell: Shell, finding: str, code: int) -> None:
     """What is none, and one that nobody recorded."""
     assert code == shell("audit", "acknowledge", finding, "--reason", "x").code
+
+
+def test_leaks_are_told_as_they_come(shell: Shell, directory: Path) -> None:
+    """`--follow` tells what is there, then what a later snapshot brings, each once, and records it."""
+    command = [*PROGRAM, "audit", "leaks", "--follow", "--json", "-u", shell.url]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = [json.loads(process.stdout.readline()) for _ in range(2)]
+        assert {"text", "phone"} == {told["kind"] for told in first}
+        session = shell("sessions", "create", "-t", "acme", "-U", "zoe", "--json").json["session_id"]
+        said = ("sessions", "message", session, SECRET, "-t", "acme", "-U", "zoe", "--role", "assistant")
+        assert 0 == shell(*said).code
+        assert 0 == shell("project", "--once").code
+        told = json.loads(process.stdout.readline())
+        assert ("text", "zoe", "ada") == (told["kind"], told["place"]["user"], told["source"]["user"])
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(30)
+    assert 3 == len([event for event in events(shell.url) if isinstance(event, LeakFound)])

@@ -7,7 +7,8 @@ this user's, makes the two messages candidates; both texts are then compared, ch
 - what this user's sessions held before (the user said it, or was told it already: then that was the finding);
 - what a system or developer message, or a declared shared source, of the same tenant supplied before;
 - what is in more than `common_over` users' sessions by then: boilerplate, not a secret. So the guarantee (every shared
-  run of `run_min` characters or more is found) holds for texts in at most that many users' sessions.
+  run of `run_min` characters or more is found) holds for what is not common: a run that has at least one fingerprint in
+  at most that many users' sessions, and `run_min` characters without stretches all of whose fingerprints are in more.
 
 A leak is a run of `run_min` characters or more (kind text), or shorter runs that make up `share_min` of the text and
 are `run_min` characters together (kind reworded), or one identifying value, whatever surrounds it.
@@ -36,7 +37,7 @@ from session_ledger.projections.analytics.leakage.findings import (
     Place,
     direction,
 )
-from session_ledger.projections.analytics.leakage.fingerprints import GRAM_BYTES, Fingerprints, Winnower
+from session_ledger.projections.analytics.leakage.fingerprints import GRAM_BYTES, GUARANTEED, Fingerprints, Winnower
 from session_ledger.projections.analytics.leakage.identifiers import identifiers
 from session_ledger.projections.analytics.leakage.index import Runs
 from session_ledger.projections.analytics.leakage.normalize import normalized
@@ -47,7 +48,7 @@ SHARE_MIN = 0.5  # of a text that is made up of shorter shared runs
 COMMON_OVER = 5  # D: users in whose sessions a text may be before it is common
 LEAKING = frozenset(("assistant", "tool"))
 SUPPLYING = frozenset(("system", "developer"))
-COMMON_GAP_MAX = 12  # characters between two common grams of a text, or at its border, that mean nothing
+COMMON_MIN = GUARANTEED  # characters of a stretch that is common as a whole
 BATCH = 20_000
 
 TextOf = Callable[[Place], str | None]
@@ -261,7 +262,8 @@ class Scanner:
     def _uncommon(self, run: str) -> list[int]:
         """The lengths of what remains of a shared run without its common stretches.
 
-        Boilerplate is known by its grams; what lies between two common ones that are neighbours is common, too.
+        A stretch is common whose grams, one after the other, all are, over `COMMON_MIN` characters or more: one common
+        phrase does not make a text boilerplate.
         """
         hashes, places = self._winnower.selected(run)
         if not len(hashes):
@@ -272,15 +274,23 @@ class Scanner:
         common = count + 1 > self._common_over
         if not common.any():
             return [len(run)]
-        if len(run) != len(run.encode("utf-8", "surrogatepass")):
+        if not run.isascii():
             return [] if common.all() else [len(run)]  # places are bytes: such a run is judged as a whole
-        left, start = [], 0
-        for at, is_common in zip(places.tolist(), common.tolist(), strict=True):
+        left: list[int] = []
+        start = first = 0
+        last = -1  # of the stretch that is under way; before `first`: none is
+        for at, is_common in [*zip(places.tolist(), common.tolist(), strict=True), (len(run), False)]:
             if is_common:
-                left.append(at - start)
-                start = at + self._winnower.gram
+                if last < first:
+                    first = at
+                last = at + self._winnower.gram
+                continue
+            if last - first >= COMMON_MIN:
+                left.append(first - start)
+                start = last
+            first, last = 0, -1
         left.append(len(run) - start)
-        return [length for length in left if length > COMMON_GAP_MAX]
+        return [length for length in left if length >= GRAM_BYTES]
 
     # --- identifying values -------------------------------------------------------------------------------------------
 

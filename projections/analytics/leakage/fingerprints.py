@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-GRAM_BYTES = 12  # k: shorter ones are in too many texts, longer ones miss what was reworded
-GUARANTEED = 24  # t: every shared run of so many characters is a candidate
+GRAM_BYTES = 16  # k: shorter ones are in too many texts, longer ones miss what was reworded
+GUARANTEED = 32  # t: every shared run of so many characters is a candidate
 
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
