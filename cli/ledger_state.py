@@ -39,6 +39,11 @@ def stats(
 
 
 def verify(
+    sample: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default=False, help="Only so many sessions, replayed; drawn by --seed."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the sample; the same draws the same.")] = 1,
     sign: Annotated[
         Path | None,
         typer.Option(metavar="FILE", show_default=False, help="Write the outcome there, as a note that is signed."),
@@ -78,7 +83,10 @@ def verify(
         with suppress(PartitionStopped):  # the check says what it is, and where
             views.refresh(to)
         directory = parse_url(place).directory
-        found = check(views.log, views.codec, views.store, to=to, analytics=directory, on_progress=on_progress)
+        if sample is None:
+            found = check(views.log, views.codec, views.store, to=to, analytics=directory, on_progress=on_progress)
+        else:
+            found = _sampled(views, place, sample, seed)
         public_key = None if sign is None else _signed(sign, found, views, directory)
     if as_json:
         fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
@@ -88,6 +96,20 @@ def verify(
         if public_key is not None:
             say(f"signed as {sign}; its public key: {public_key}")
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _sampled(views: Views, place: str, count: int, seed: int) -> Findings:
+    from session_ledger.cli.opening import settings
+    from session_ledger.consumers.analytics import open_snapshot
+    from session_ledger.consumers.verify_sample import verify_sample
+    from session_ledger.domain.errors import LogUnavailable, Misconfigured
+
+    try:
+        snapshot = open_snapshot(place, settings=settings())
+    except (LogUnavailable, Misconfigured):  # none yet, or of another version: partitions are read whole
+        return verify_sample(views, None, count, seed)
+    with snapshot:
+        return verify_sample(views, snapshot, count, seed)
 
 
 def _signed(file: Path, found: Findings, views: Views, directory: Path | None) -> str:

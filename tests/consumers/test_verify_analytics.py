@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import duckdb
@@ -12,6 +13,7 @@ from session_ledger.consumers.findings import Findings
 from session_ledger.consumers.verify import verify
 from session_ledger.consumers.views import Views
 from session_ledger.ledger.ledger import Ledger
+from tests.cli.shell import Shell
 
 
 @pytest.fixture
@@ -65,3 +67,20 @@ def test_a_wrong_row_is_found(published: Path, directory: Path, change: str, wha
     database.close()
     found = checked(directory)
     assert what == {finding.what for finding in found.findings}
+
+
+def test_a_sample_of_sessions_is_replayed(published: Path, directory: Path) -> None:
+    """The same seed draws the same; a changed, an invented and a missing row of the views are found, and named."""
+    shell = Shell(directory)
+    ran = shell("verify", "--sample", "10", "--json")
+    assert (0, 2) == (ran.code, ran.json["rows"]["sessions, sampled"])
+    assert 1 == shell("verify", "--sample", "1", "--seed", "7", "--json").json["rows"]["sessions, sampled"]
+    views = sqlite3.connect(directory / "views.db")
+    views.execute("UPDATE sessions SET tokens_in = 99 WHERE user = 'ada'")
+    views.execute("UPDATE sessions SET session_id = zeroblob(16) WHERE user = 'bob'")
+    views.commit()
+    views.close()
+    ran = shell("verify", "--sample", "10", "--json")
+    assert 1 == ran.code
+    assert {"changed_row", "extra_row"} == {finding["what"] for finding in ran.json["findings"]}
+    assert "tokens_in" in str(ran.json["findings"])
