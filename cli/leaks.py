@@ -70,6 +70,7 @@ def leaks(
             " ORDER BY happened_at, position",
             params={"all": everything, "tenant": tenant, "since": moment, "kinds": kinds or None},
         ).to_arrow_table().to_pylist()  # fmt: skip
+    _name_imported(place, rows)
     found_open = sum(row["open"] for row in rows)
     if as_json:
         document: dict[str, object] = {"findings": rows, "open": found_open}
@@ -108,6 +109,28 @@ def _checked(place: str, tenant: str | None, since: Any, contents: bool, reason:
             close()
         record(ledger, found.leaks)
     return found
+
+
+def _name_imported(place: str, rows: list[dict[str, Any]]) -> None:
+    """Add the ids that imported sessions had in their source."""
+    from session_ledger.cli.export_lines import source_id_of
+    from session_ledger.cli.opening import settings
+    from session_ledger.consumers.views import Views
+    from session_ledger.domain.errors import SessionNotFound
+
+    if not rows:
+        return
+    with Views.open(place, settings=settings()) as views:
+        for row in rows:
+            for prefix in ("", "source_"):
+                session_id, named = row[f"{prefix}session_id"], None
+                if session_id is not None:
+                    try:
+                        view = views.session(row[f"{prefix}tenant"], row[f"{prefix}user"], str(session_id))
+                        named = source_id_of(view) if view.status == "imported" else None
+                    except SessionNotFound:  # a finding of structure may be that it is not this user's
+                        named = None
+                row[f"{prefix}imported_id"] = named
 
 
 def _follow(place: str, reason: str | None, by: str | None, as_json: bool) -> None:

@@ -100,3 +100,19 @@ def test_leaks_are_told_as_they_come(shell: Shell, directory: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(30)
     assert 3 == len([event for event in events(shell.url) if isinstance(event, LeakFound)])
+
+
+def test_imported_sessions_are_named_as_they_were(directory: Path, tmp_path: Path) -> None:
+    """A finding between imported histories carries the ids that they had in their source."""
+    chats = tmp_path / "chats.jsonl"
+    lines = [
+        {"id": "chat-1", "user": "ada", "created_at": 1_700_000_000, "messages": [{"role": "user", "content": SECRET}]},
+        {"id": "chat-2", "user": "bob", "created_at": 1_700_100_000,
+         "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": SECRET}]},
+    ]  # fmt: skip
+    chats.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shell = Shell(directory)
+    assert 0 == shell("import", chats).code
+    assert 0 == shell("project", "--once").code
+    [found] = shell("audit", "leaks", "--json").json["findings"]
+    assert ("chat-2", "chat-1") == (found["imported_id"], found["source_imported_id"])
