@@ -23,6 +23,10 @@ def archive(
     check: Annotated[
         bool, typer.Option("--check", help="Export nothing: compare the files with the manifest.")
     ] = False,
+    gone: Annotated[
+        bool,
+        typer.Option("--erased", help="Export nothing: list contents in older exports whose key is gone."),
+    ] = False,
     reason: Reason = None,
     by: By = None,
     url: Url = None,
@@ -45,6 +49,9 @@ def archive(
         else:
             say("\n".join(found) or "every file is what the manifest says")
         raise typer.Exit(1 if found else 0)
+    if gone:
+        _list_erased(directory, url_of(url), as_json)
+        return
     if contents and not reason:
         raise InvalidInput("--reason", "none", "must say why contents are revealed: it is recorded")
     place = url_of(url)
@@ -56,6 +63,30 @@ def archive(
         say("nothing came since the last export")
     else:
         say(f"export {export.number}: {export.rows:,} events in {len(export.files):,} files")
+
+
+def _list_erased(directory: Path, url: str, as_json: bool) -> None:
+    """Exit code 1 where there are some: whoever has the copies must remove them there."""
+    from session_ledger.cli.opening import open_reader, settings
+    from session_ledger.cli.output import say, table, write_json
+    from session_ledger.consumers.archive import erased
+    from session_ledger.ledger.open import open_envelope
+    from session_ledger.ledger.url import parse_url
+
+    with open_reader(url) as (log, _):
+        envelope, close = open_envelope(parse_url(url).directory, log.name, settings(), readonly=True)
+        try:
+            found = erased(directory, envelope)
+        finally:
+            close()
+    if as_json:
+        write_json({"erased": found})
+    else:
+        if found:
+            rows = [(one.export, one.tenant, one.user, one.session_id, one.messages, one.path) for one in found]
+            table(("export>", "tenant", "user", "session", "messages>", "file"), rows, whole=True)
+        say(f"{len(found):,} sessions whose key is gone stand in older exports")
+    raise typer.Exit(1 if found else 0)
 
 
 def _archived(snapshot: Snapshot, directory: Path, url: str, reason: str | None, by: str | None) -> Export | None:

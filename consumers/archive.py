@@ -16,19 +16,22 @@ import fcntl
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from session_ledger.domain.errors import LogCorrupt, Misconfigured, ProjectionForeign, ProjectionInUse
+from session_ledger.domain.ids import parse_id
 from session_ledger.projections.analytics.snapshots import Snapshot
+from session_ledger.security.port import Envelope
 
 FORMAT = 1
 MANIFEST, LOCK = "_manifest.json", ".lock"  # names that readers of Parquet datasets pass over
@@ -166,6 +169,42 @@ def damaged(directory: Path) -> list[str]:
                 found.append(f"{file.path} of export {export.number} is missing")
             elif _sum(path) != file.sha256:
                 found.append(f"{file.path} of export {export.number} is not what was written")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Contents of a session that stand as text in an export."""
+
+    export: int
+    path: str
+    tenant: str
+    user: str
+    session_id: str
+    messages: int
+
+
+def erased(directory: Path, envelope: Envelope) -> list[Exported]:
+    """Contents whose data key is gone from the vault and that older exports hold as text: out of reach from here.
+
+    Raises Misconfigured where there is no manifest, KeyUnavailable where the vault can not be asked.
+    """
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise Misconfigured(f"{directory} holds no export: {MANIFEST} is not there")
+    found: list[Exported] = []
+    for export in manifest.exports:
+        for file in export.files if export.revealed else ():
+            tenant = unquote(file.path.split("/")[0].removeprefix("tenant="))
+            counted: Counter[tuple[str, str, str]] = Counter()
+            rows = pq.ParquetFile(directory / file.path).read(["user", "session_id", "key_id", "content"]).to_pylist()
+            for row in rows:
+                if row["content"] is not None and row["key_id"] is not None:
+                    counted[row["user"], str(row["session_id"]), str(row["key_id"])] += 1
+            for (user, session_id, key_id), messages in sorted(counted.items()):
+                key = envelope.opening_key(tenant, user, parse_id(session_id), parse_id(key_id))
+                if key is None:
+                    found.append(Exported(export.number, file.path, tenant, user, session_id, messages))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -170,3 +171,24 @@ def test_contents_are_exported_only_as_a_recorded_act(directory: Path, tmp_path:
     manifest = read_manifest(to)
     assert manifest is not None
     assert [True] == [export.revealed for export in manifest.exports]
+
+
+def test_what_was_exported_and_erased_since_is_listed(directory: Path, tmp_path: Path) -> None:
+    """Absent from new exports, named for old ones: whoever has the copies can remove them there."""
+    shell, to = Shell(directory), tmp_path / "out"
+    grow(directory)
+    because = ("--contents", "--reason", "case 7")
+    assert 0 == shell("archive", to, *because).code
+    assert 0 == shell("archive", to, "--erased").code
+    vault = sqlite3.connect(directory / "vault.db")
+    vault.execute("DELETE FROM keys WHERE session_id <> x''")
+    vault.commit()
+    vault.close()
+    ran = shell("archive", to, "--erased", "--json")
+    assert (1, [("acme", "ada", 1, 1)]) == (
+        ran.code,
+        [(one["tenant"], one["user"], one["export"], one["messages"]) for one in ran.json["erased"]],
+    )
+    assert 0 == shell("archive", tmp_path / "new", *because).code
+    rows = [row for path in (tmp_path / "new").rglob("*.parquet") for row in pq.ParquetFile(path).read().to_pylist()]
+    assert [None] == [row["content"] for row in rows if row["event_type"] == "MessageAdded"]
