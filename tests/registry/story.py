@@ -72,6 +72,9 @@ def tell(ledger: Ledger) -> None:
     where = (*USER, session.session_id)
     ledger.update_session(*where, title="Order 42", metadata={"k": "v"})
     ledger.add_message(*where, role="user", content="Where is my parcel? \N{GREEK SMALL LETTER BETA}", tokens_in=7)
+    ledger.add_message(
+        *where, role="assistant", content="Here", topic="delivery", shared_source="faq", tokens_in=9, tokens_cached=4
+    )
     ledger.report_error(*where, component="agent", error_type="Timeout", message="after 3 s")
     ledger.set_quota(*USER, "tokens", limit=Decimal("10.5"), period_s=60)
     ledger.consume_quota(*USER, "tokens", Decimal("9.000001"))
@@ -82,12 +85,21 @@ def tell(ledger: Ledger) -> None:
         ledger.consume_quota(*USER, "tokens", 10)
     ledger.report_authentication_failure(*USER, method="password", reason="wrong", ip_address="192.0.2.2")
     agent = ledger.register_agent("acme", "support", capabilities=["de", "en"], partition=partition)
-    ledger.acquire_agent(*where, "support", capabilities=["en"])
+    ledger.acquire_agent(*where, "support", capabilities=["en"], waited_s=1.5)
     with pytest.raises(NoAgentAvailable):
         ledger.acquire_agent(*USER, last.session_id, "support")
     ledger.release_agent(*where, agent.agent_id, reset="verified")
     ledger.retire_agent("acme", agent.agent_id)
     ledger.end_session(*where, reason="completed", note="thanks")
+    which = session.session_id
+    ledger.reveal_content(*USER, session_id=which, revealed_by="eve", reason="case 7", query_digest=b"q" * 16)
+    ledger.record_audit_read(*USER, session_id=which, read_by="eve", action="timeline", reason="case 7")
+    ledger.report_leak(
+        *USER, finding_id=b"f" * 16, kind="text", severity="error", session_id=session.session_id, leak_position=3,
+        source_tenant="acme", source_user="bob", score=Decimal("0.75"),
+    )  # fmt: skip
+    ledger.acknowledge_leak(*USER, b"f" * 16, acknowledged_by="eve", reason="a quote")
+    ledger.raise_alert(*USER, kind="errors", severity="critical", value=6, threshold=Decimal("5.5"))
 
 
 def append_examples(partition: PartitionLog, codec: Codec) -> None:
