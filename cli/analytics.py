@@ -131,13 +131,14 @@ def sql(
         table = run_query(snapshot, text, metadata_of(param), timeout_s=limit_s)
         asked = revealing(table)
         if asked:
-            table = _revealed(table, place, text, reason, by)
+            table = _revealed(table, place, snapshot.ledger, text, reason, by)
         warn(f"as of {snapshot.published_at:%Y-%m-%d %H:%M:%S} UTC ({snapshot.age_s:.0f} s ago), "
              f"{_places(snapshot.positions)}")  # fmt: skip
         _write(table, chosen, output, snapshot)
 
 
-def _revealed(table: pa.Table, url: str, query: str, reason: str | None, by: str | None) -> pa.Table:
+def _revealed(table: pa.Table, url: str, name: str, query: str, reason: str | None, by: str | None) -> pa.Table:
+    """`name`: the ledger's, which a client of its owner does not know."""
     from session_ledger.cli.opening import settings
     from session_ledger.cli.who import who
     from session_ledger.consumers.sql import reveal
@@ -150,7 +151,7 @@ def _revealed(table: pa.Table, url: str, query: str, reason: str | None, by: str
         raise InvalidInput("--reason", "none", "must say why content is revealed: it is recorded")
     chosen = settings()
     with Ledger.open(url, settings=chosen) as ledger:
-        envelope, close = open_envelope(parse_url(url).directory, ledger.name, chosen, readonly=True)
+        envelope, close = open_envelope(parse_url(url).directory, name, chosen, readonly=True)
         try:
             return reveal(table, ledger, envelope, query=query, revealed_by=who(by), reason=reason)
         finally:

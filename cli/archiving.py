@@ -102,7 +102,7 @@ def _archived(snapshot: Snapshot, directory: Path, url: str, reason: str | None,
         return export(snapshot, directory)
     chosen, name = settings(), who(by)
     with Ledger.open(url, settings=chosen) as ledger:
-        envelope, close = open_envelope(parse_url(url).directory, ledger.name, chosen, readonly=True)
+        envelope, close = open_envelope(parse_url(url).directory, snapshot.ledger, chosen, readonly=True)
         try:
             return export(
                 snapshot,

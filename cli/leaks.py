@@ -102,7 +102,7 @@ def _checked(place: str, tenant: str | None, since: Any, contents: bool, reason:
         ).fetchall()]  # fmt: skip
         for named in tenants:
             ledger.record_audit_read(named, "", read_by=who(by), action="leaks", reason=reason)
-        envelope, close = open_envelope(parse_url(place).directory, ledger.name, chosen)
+        envelope, close = open_envelope(parse_url(place).directory, snapshot.ledger, chosen)
         try:
             found = check(snapshot, envelope, since=since, tenant=tenant, contents=contents)
         finally:
@@ -147,7 +147,9 @@ def _follow(place: str, reason: str | None, by: str | None, as_json: bool) -> No
 
     chosen, looked_at, audited = settings(), None, set[str]()
     with Ledger.open(place, settings=chosen) as ledger, until_stopped() as stop:
-        envelope, close = open_envelope(parse_url(place).directory, ledger.name, chosen)
+        with open_snapshot(place, settings=chosen) as snapshot:
+            name = snapshot.ledger  # which a client of the owner does not know
+        envelope, close = open_envelope(parse_url(place).directory, name, chosen)
         try:
             watch = Watch(envelope)
             while not stop.is_set():

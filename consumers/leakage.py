@@ -13,7 +13,6 @@ from datetime import datetime
 from decimal import Decimal
 
 from session_ledger.domain.commands import ReportLeak
-from session_ledger.domain.errors import ContentUnreadable, KeyUnavailable
 from session_ledger.domain.events import TOPIC_BY_EVENT, MessageAdded
 from session_ledger.domain.ids import parse_id
 from session_ledger.domain.results import Result
@@ -63,7 +62,8 @@ def check(
     """Look for leaks in a snapshot. Record first who does (`AuditRead`): contents are opened here.
 
     `since`: only what came to light from then on is told; what came before is looked at all the same, for it may be the
-    source. `tenant`: only what came to light there. `contents` False: by structure alone.
+    source. `tenant`: only what came to light there. `contents` False: by structure alone. Raises KeyUnavailable where
+    a key is there and can not be had, ContentUnreadable where bytes do not open: then nothing is told.
     """
     leaks = leaks_by_structure(snapshot.connection)
     opened = _Opened(snapshot, envelope)
@@ -154,22 +154,13 @@ class _Opened:
         sealed: bytes,
     ) -> Message | None:
         session_id = parse_id(session)
-        try:
-            opened = open_sealed(
-                self._envelope,
-                tenant,
-                user,
-                session_id,
-                parse_id(event),
-                _TOPIC,
-                "sealed_content",
-                None if key is None else parse_id(key),
-                sealed,
-            )
-            text = as_text("sealed_content", opened)
-        except (KeyUnavailable, ContentUnreadable):  # counted, and told: an erased session is no source any more
-            self.unreadable += 1
+        key_id = None if key is None else parse_id(key)
+        if key_id is not None and self._envelope.opening_key(tenant, user, session_id, key_id) is None:
+            self.unreadable += 1  # and told: an erased session is no source any more
             return None
+        whose = (tenant, user, session_id)
+        opened = open_sealed(self._envelope, *whose, parse_id(event), _TOPIC, "sealed_content", key_id, sealed)
+        text = as_text("sealed_content", opened)
         return Message(partition, position, recorded_at, tenant, user, session_id, role, text, shared_source)
 
 

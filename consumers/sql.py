@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from session_ledger.domain.commands import RevealContent
-from session_ledger.domain.errors import InvalidInput, KeyUnavailable, QueryFailed, QueryTimeout
+from session_ledger.domain.errors import InvalidInput, QueryFailed, QueryTimeout
 from session_ledger.domain.events import TOPIC_PREFIX
 from session_ledger.domain.results import Result
 from session_ledger.ledger.ledger import Ledger
@@ -86,7 +86,8 @@ def reveal(
     """The table with what it asks for opened: recorded first, one ContentRevealed a session and query.
 
     NULL where a key is gone. Raises what the ledger raises where it can not record (NotOwner, LogUnavailable, ...):
-    then nothing was opened; ContentUnreadable where a value is none that the ledger sealed; InvalidInput.
+    then nothing was opened; ContentUnreadable where a value is none that the ledger sealed; KeyUnavailable where a key
+    is there and can not be had; InvalidInput.
     """
     asked = {name: [_sealed(row, name) for row in table.column(name).to_pylist()] for name in revealing(table)}
     counted: Counter[Owner] = Counter(_owner(one) for column in asked.values() for one in column if one is not None)
@@ -136,19 +137,9 @@ def _bytes(value: UUID | str | bytes) -> bytes:
 
 def _opened(envelope: Envelope, sealed: Mapping[str, Any]) -> str | None:
     tenant, user, session_id = _owner(sealed)
-    key_id = sealed["key_id"]
-    try:
-        opened = open_sealed(
-            envelope,
-            tenant,
-            user,
-            session_id or b"",
-            _bytes(sealed["event_id"]),
-            TOPIC_PREFIX + sealed["event_type"],
-            sealed["field"],
-            None if key_id is None else _bytes(key_id),
-            sealed["sealed"],
-        )
-    except KeyUnavailable:
-        return None
-    return as_text(sealed["field"], opened)
+    key_id = None if sealed["key_id"] is None else _bytes(sealed["key_id"])
+    if key_id is not None and envelope.opening_key(tenant, user, session_id or b"", key_id) is None:
+        return None  # it is gone; one that is there and does not unwrap is an error
+    event_id, topic, field = _bytes(sealed["event_id"]), TOPIC_PREFIX + sealed["event_type"], sealed["field"]
+    whose = (tenant, user, session_id or b"")
+    return as_text(field, open_sealed(envelope, *whose, event_id, topic, field, key_id, sealed["sealed"]))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from session_ledger.domain.events import AuditRead, LeakAcknowledged, LeakFound
@@ -116,3 +119,29 @@ def test_imported_sessions_are_named_as_they_were(directory: Path, tmp_path: Pat
     assert 0 == shell("project", "--once").code
     [found] = shell("audit", "leaks", "--json").json["findings"]
     assert ("chat-2", "chat-1") == (found["imported_id"], found["source_imported_id"])
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_reveal_export_and_check_work_beside_the_owner(shell: Shell, tmp_path: Path, owned: bool) -> None:
+    """Whoever owns the ledger: this process for the moment, or another one, which records for it."""
+    with Ledger.open(shell.url) if owned else nullcontext():
+        query = "SELECT reveal(content) AS said FROM messages WHERE role = 'user'"
+        ran = shell("sql", query, "--reason", "case 7", "--json")
+        assert [{"said": SECRET + " Call +49 30 1234567."}] == ran.json["rows"]
+        assert 0 == shell("archive", tmp_path / "out", "--contents", "--reason", "case 7").code
+        assert 2 == shell("audit", "leaks", "--json").json["open"]
+    files = (tmp_path / "out").rglob("*.parquet")
+    said = [row.get("content") for path in files for row in pq.ParquetFile(path).read().to_pylist()]
+    assert SECRET + " Call +49 30 1234567." in said
+
+
+def test_a_key_that_does_not_unwrap_is_an_error(shell: Shell, directory: Path) -> None:
+    """It is not gone, so the value is not NULL and the session not passed over."""
+    keyring = directory / "keyring.json"
+    text = json.loads(keyring.read_text())
+    text["keys"] = {name: base64.b64encode(bytes(32)).decode() for name in text["keys"]}
+    keyring.write_text(json.dumps(text))
+    query = "SELECT reveal(content) AS said FROM messages"
+    for arguments in (("sql", query, "--reason", "case 7"), ("audit", "leaks")):
+        ran = shell(*arguments)
+        assert (3, True) == (ran.code, "unwrap" in ran.err)
