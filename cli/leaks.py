@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from session_ledger.consumers.leakage import Checked
 
 MOST = 200  # findings in a table
+PUBLISHED_S = 60.0  # for a projector that runs to publish what was recorded
 FOLLOW_S = 1.0  # between two looks for a new snapshot
 
 
@@ -51,7 +52,7 @@ def leaks(
     from session_ledger.cli.opening import settings, url_of
     from session_ledger.cli.output import say, write_json
     from session_ledger.cli.values import time_of
-    from session_ledger.consumers.analytics import Analytics, open_snapshot
+    from session_ledger.consumers.analytics import open_snapshot
 
     place, moment = url_of(url), time_of(since, "--since")
     if follow:
@@ -59,10 +60,8 @@ def leaks(
         return
     checked = None
     if not known:
-        checked = _checked(place, tenant, moment, contents, reason, by)
-        with Analytics(place, settings=settings()) as analytics:  # so that the findings are in what is shown
-            analytics.catch_up()
-            analytics.publish()
+        checked, recorded = _checked(place, tenant, moment, contents, reason, by)
+        _publish(place, recorded)
     with open_snapshot(place, settings=settings()) as snapshot:
         rows = snapshot.connection.sql(
             "SELECT * FROM leaks WHERE ($all OR open) AND ($tenant IS NULL OR tenant = $tenant)"
@@ -86,7 +85,10 @@ def leaks(
     raise typer.Exit(1 if found_open else 0)
 
 
-def _checked(place: str, tenant: str | None, since: Any, contents: bool, reason: str | None, by: str | None) -> Checked:
+def _checked(
+    place: str, tenant: str | None, since: Any, contents: bool, reason: str | None, by: str | None
+) -> tuple[Checked, dict[int, int]]:
+    """What was found, and up to which positions that is recorded."""
     from session_ledger.cli.opening import settings
     from session_ledger.cli.who import who
     from session_ledger.consumers.analytics import open_snapshot
@@ -107,8 +109,35 @@ def _checked(place: str, tenant: str | None, since: Any, contents: bool, reason:
             found = check(snapshot, envelope, since=since, tenant=tenant, contents=contents)
         finally:
             close()
-        record(ledger, found.leaks)
-    return found
+        recorded = record(ledger, found.leaks)
+    return found, recorded
+
+
+def _publish(place: str, recorded: dict[int, int]) -> None:
+    """See that a snapshot holds what was recorded: by publishing one, or by waiting for the projector that runs."""
+    import time
+
+    from session_ledger.cli.opening import settings
+    from session_ledger.consumers.analytics import Analytics, open_snapshot
+    from session_ledger.domain.errors import ProjectionInUse, WaitTimeout
+
+    try:
+        with Analytics(place, settings=settings()) as analytics:
+            analytics.catch_up()
+            analytics.publish()
+        return
+    except ProjectionInUse:
+        deadline_s = time.monotonic() + PUBLISHED_S
+    while True:
+        with open_snapshot(place, settings=settings()) as snapshot:
+            if all(snapshot.positions.get(partition, 0) >= position for partition, position in recorded.items()):
+                return
+        if time.monotonic() > deadline_s:
+            raise WaitTimeout(
+                f"the findings are recorded, and the projector that runs has not published them within {PUBLISHED_S:g} "
+                "s: see what it says, then `session-ledger audit leaks --known` shows them"
+            )
+        time.sleep(0.2)
 
 
 def _name_imported(place: str, rows: list[dict[str, Any]]) -> None:

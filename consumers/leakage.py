@@ -164,9 +164,18 @@ class _Opened:
         return Message(partition, position, recorded_at, tenant, user, session_id, role, text, shared_source)
 
 
-def record(ledger: Ledger, leaks: Sequence[Leak]) -> None:
-    """Record each finding as a fact; those that are recorded already add nothing. Raises what the ledger raises."""
+def record(ledger: Ledger, leaks: Sequence[Leak]) -> dict[int, int]:
+    """Record each finding as a fact; those that are recorded already add nothing. Raises what the ledger raises.
+
+    Returns partition to the position up to which all of them are in the log.
+    """
     under_way: list[Future[Result]] = []
+    reached: dict[int, int] = {}
+
+    def settle(future: Future[Result]) -> None:
+        done = future.result()
+        reached[done.partition] = max(done.position, reached.get(done.partition, 0))
+
     for leak in leaks:
         place, source = leak.place, leak.source
         if place.session_id is None:
@@ -190,6 +199,7 @@ def record(ledger: Ledger, leaks: Sequence[Leak]) -> None:
         )
         under_way.append(ledger.submit(command))
         if len(under_way) >= 500:
-            under_way.pop(0).result()
+            settle(under_way.pop(0))
     for future in under_way:
-        future.result()
+        settle(future)
+    return reached

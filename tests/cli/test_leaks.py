@@ -6,12 +6,14 @@ import base64
 import json
 import signal
 import subprocess
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from session_ledger.consumers.analytics import Analytics
 from session_ledger.domain.events import AuditRead, LeakAcknowledged, LeakFound
 from session_ledger.ledger.ledger import Ledger
 from tests.cli.shell import PROGRAM, Shell, environment
@@ -145,3 +147,16 @@ def test_a_key_that_does_not_unwrap_is_an_error(shell: Shell, directory: Path) -
     for arguments in (("sql", query, "--reason", "case 7"), ("audit", "leaks")):
         ran = shell(*arguments)
         assert (3, True) == (ran.code, "unwrap" in ran.err)
+
+
+def test_a_check_beside_a_running_projector_waits_for_its_snapshot(shell: Shell) -> None:
+    """What was found is shown all the same."""
+    with Analytics(shell.url) as analytics:
+        stop = threading.Event()
+        running = threading.Thread(target=analytics.run, args=(stop,))
+        running.start()
+        try:
+            assert 2 == shell("audit", "leaks", "--json").json["open"]
+        finally:
+            stop.set()
+            running.join()
