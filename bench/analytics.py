@@ -113,7 +113,7 @@ def _publishing(directory: Path, events: int) -> list[Line]:
     return [
         Line(f"{name}, how long it takes", sorted(took)[len(took) // 2], "s"),
         Line(
-            f"{name}, longest wait of a batch of {BATCH:,}", max(waits), "s", "without publishing", before, "<= 1",
+            f"{name}, longest wait of a batch of {BATCH:,}", max(waits), "s", "without publishing", before, "<= 1 s",
             max(waits) <= 1,
         ),
     ]  # fmt: skip

@@ -56,6 +56,10 @@ def leaks(
 
     place, moment = url_of(url), time_of(since, "--since")
     if follow:
+        if known or everything or not contents or kinds or tenant is not None or since is not None:
+            raise typer.BadParameter(
+                "goes on over all tenants, kinds and contents: leave the other options out", param_hint="--follow"
+            )
         _follow(place, reason, by, as_json)
         return
     checked = None
@@ -100,7 +104,7 @@ def _checked(
     chosen = settings()
     with open_snapshot(place, settings=chosen) as snapshot, Ledger.open(place, settings=chosen) as ledger:
         tenants = [row[0] for row in snapshot.connection.execute(
-            "SELECT DISTINCT tenant FROM sessions WHERE $1 IS NULL OR tenant = $1 ORDER BY 1", [tenant]
+            "SELECT DISTINCT tenant FROM sessions WHERE $1 OR $2 IS NULL OR tenant = $2 ORDER BY 1", [contents, tenant]
         ).fetchall()]  # fmt: skip
         for named in tenants:
             ledger.record_audit_read(named, "", read_by=who(by), action="leaks", reason=reason)

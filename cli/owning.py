@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from session_ledger.ledger.ledger import Ledger
 
+REMINDED_S = 60.0  # how often a trouble that lasts is told again
 OWNED_S = 5.0  # how often a service makes sure that it still owns the ledger
 WAKE_S = 0.5  # how soon a stop is noticed where the platform does not wake a waiting thread
 
@@ -84,29 +85,52 @@ def _sweep_until(stop: threading.Event, ledger: Ledger, every_s: float, as_json:
     """Sweep every so often (0: never). `check`: raises NotOwner within seconds of being taken over from."""
     import time
 
+    trouble = _Trouble()
     due, check_at = time.monotonic() + every_s, time.monotonic() + OWNED_S
     while not stop.wait(WAKE_S if every_s == 0 else max(0.0, min(WAKE_S, due - time.monotonic()))):
         if check and time.monotonic() >= check_at:
-            _going_on(ledger.positions)
+            trouble.going_on(ledger.positions)
             check_at = time.monotonic() + OWNED_S
         if every_s and time.monotonic() >= due:
-            _going_on(lambda: _sweep(ledger, as_json, quiet=True))
+            trouble.going_on(lambda: _sweep(ledger, as_json, quiet=True))
             due = time.monotonic() + every_s
 
 
-def _going_on(act: Callable[[], object]) -> None:
-    """Do it; what may succeed the next time, such as with a broker that is away, is told, and is no reason to end."""
-    from session_ledger.cli.output import clean, warn
-    from session_ledger.domain.errors import NotOwner, SessionLedgerError
+class _Trouble:
+    """What keeps the service from working for a while, such as a broker that is away: told once, then now and then."""
 
-    try:
-        act()
-    except NotOwner:
-        raise
-    except SessionLedgerError as error:
-        if not error.retriable:
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._told_s = 0.0
+
+    def going_on(self, act: Callable[[], object]) -> None:
+        """Do it; what may succeed the next time is told, and is no reason to end."""
+        import time
+
+        from session_ledger.cli.output import clean, warn
+        from session_ledger.domain.errors import NotOwner, SessionLedgerError
+
+        now_s = time.monotonic()
+        try:
+            act()
+        except NotOwner:
             raise
-        warn(f"session-ledger: {clean(error)}; it goes on")
+        except SessionLedgerError as error:
+            if not error.retriable:
+                raise
+            if self._since_s is None:
+                self._since_s, self._told_s = now_s, now_s
+                warn(
+                    f"session-ledger: {clean(error)}; commands are refused until the log can be used again, which is "
+                    "tried again by itself: see that its brokers run and can be reached from here"
+                )
+            elif now_s - self._told_s >= REMINDED_S:
+                self._told_s = now_s
+                warn(f"session-ledger: for {now_s - self._since_s:.0f} s now: {clean(error)}")
+        else:
+            if self._since_s is not None:
+                warn(f"session-ledger: the log can be used again, after {now_s - self._since_s:.0f} s")
+                self._since_s = None
 
 
 def _sweep(ledger: Ledger, as_json: bool, *, quiet: bool) -> None:

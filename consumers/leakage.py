@@ -178,8 +178,7 @@ def record(ledger: Ledger, leaks: Sequence[Leak]) -> dict[int, int]:
 
     for leak in leaks:
         place, source = leak.place, leak.source
-        if place.session_id is None:
-            continue
+        assert place.session_id is not None, "every check tells in which session it came to light"
         command = ReportLeak(
             tenant=place.tenant,
             user=place.user,

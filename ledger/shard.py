@@ -127,10 +127,10 @@ class Shard:
             self._failure = error
         except Exception as error:  # noqa: BLE001 - likewise
             self._failure = _stopped(self._log, error)
-        finally:
+        finally:  # an interrupt of the caller goes to the caller; what it left in doubt is settled by the loop
             self._service.release()
-        if self._failure is not None or self._stale:
-            self._ring()
+            if self._failure is not None or self._stale:
+                self._ring()
         return True
 
     def call(self, function: Callable[[], T]) -> T:
@@ -314,7 +314,8 @@ class Shard:
             if isinstance(error, NotOwner):
                 raise
             return
-        except BaseException as error:  # a defect: the shard ends, and nobody is left waiting
+        except BaseException as error:  # a defect: the shard ends; or the caller's interrupt. Nobody is left waiting
+            self._unsettled = (batch_id, records[0].position) if records else None
             self._stale = True
             unknown = OutcomeUnknown(f"the shard failed ({error!r}); repeat the command with the same id to find out")
             settle_all((pending.answer, error_for(pending, unknown)) for pending in batch)

@@ -74,6 +74,8 @@ class StateFile:
         self._inode: int | None = None
         try:
             self._connection = self._open()
+        except OSError as error:
+            raise LogUnavailable(f"the local state file {path} can not be opened: {error}") from error
         except sqlite3.DatabaseError as error:
             if path is None or error.sqlite_errorcode & 0xFF not in (*_DAMAGE, sqlite3.SQLITE_BUSY):
                 raise LogUnavailable(f"the local state file {path} can not be opened: {error}") from error
@@ -138,7 +140,7 @@ class StateFile:
         return rows.get("log_id", ""), rows.get("fold_version", 0), covered, (reached, batch_id)
 
     def reset(self, log_id: str) -> None:
-        """Forget everything and begin anew for that log. Raises StateFileTaken, LogUnavailable."""
+        """Forget everything and begin anew for that log. Raises StateFileDamaged, StateFileTaken, LogUnavailable."""
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -162,6 +164,8 @@ class StateFile:
                 connection.execute("ROLLBACK")
             if not isinstance(error, sqlite3.Error):
                 raise
+            if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode & 0xFF in _DAMAGE:
+                raise StateFileDamaged(f"the local state file {self._path} can not be emptied: {error}") from error
             raise LogUnavailable(f"the local state file {self._path} can not be written: {error}") from error
 
     # --- reading --------------------------------------------------------------------------------------------------

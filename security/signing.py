@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from session_ledger.domain.errors import InvalidInput, KeyUnavailable
-from session_ledger.security.files import create_private
+from session_ledger.security.files import create_private, open_to_others
 
 ED25519 = b"\x01"
 KEY_ID_BYTES, KEY_BYTES = 4, 32
@@ -85,10 +86,15 @@ class Signer:
         """`name`: whose it is, without spaces and plus signs. Raises KeyUnavailable, InvalidInput."""
         if not _NAME.fullmatch(name):
             raise InvalidInput("name", f"{len(name)} characters", "must hold no space and no plus sign")
-        if not path.exists():
-            seed = Ed25519PrivateKey.generate().private_bytes_raw()
-            create_private(path, f"{_PRIVATE}+{name}+{base64.b64encode(ED25519 + seed).decode()}\n".encode())
         try:
+            if not path.exists():
+                seed = Ed25519PrivateKey.generate().private_bytes_raw()
+                with suppress(FileExistsError):  # another process made it meanwhile
+                    create_private(path, f"{_PRIVATE}+{name}+{base64.b64encode(ED25519 + seed).decode()}\n".encode())
+            if (wrong := open_to_others(path.stat().st_mode)) is not None:
+                raise KeyUnavailable(
+                    f"the signing key {path} {wrong}: make a new one, or chmod 600 it if nobody read it"
+                )
             kind, _, rest = path.read_text(encoding="utf-8").strip().rpartition(f"{_PRIVATE}+")
             told, _, encoded = rest.partition("+")
             seed = base64.b64decode(encoded, validate=True)
@@ -97,6 +103,8 @@ class Signer:
             self._key = Ed25519PrivateKey.from_private_bytes(seed[1:])
         except (OSError, ValueError) as error:
             raise KeyUnavailable(f"the signing key {path} can not be read: {error}") from error
+        if told != name:
+            raise KeyUnavailable(f"the signing key {path} is {told}'s, not {name}'s")
         self.verifier = Verifier(told, self._key.public_key().public_bytes_raw())
 
     def sign(self, text: str) -> str:

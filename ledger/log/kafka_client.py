@@ -196,6 +196,7 @@ class Group:
     def __init__(self, cluster: Cluster, name: str, session_timeout_ms: int) -> None:
         self._cluster, self._name, self._session_timeout_ms = cluster, name, session_timeout_ms
         self._coordinator: int | None = None
+        self.own: set[str] = set()  # every member id that was given to this process
 
     def members(self) -> list[Member]:
         """Who is in the group."""
@@ -215,9 +216,11 @@ class Group:
         )
         answer = self._ask(request, timeout_ms=JOIN_TIMEOUT_MS)
         if answer.error_code == kafka_errors.MemberIdRequiredError.errno:
+            self.own.add(answer.member_id)
             return self.join(answer.member_id, metadata)
         if answer.error_code:
             return None
+        self.own.add(answer.member_id)
         members = {m.member_id: bytes(m.metadata) for m in answer.members}
         return Joined(answer.member_id, answer.generation_id, answer.leader == answer.member_id, members)
 

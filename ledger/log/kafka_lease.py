@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 
-from session_ledger.domain.errors import LogUnavailable, NotOwner
+from session_ledger.domain.errors import LogRefused, LogUnavailable, NotOwner
 from session_ledger.ledger.log.kafka_client import Cluster, Group
-from session_ledger.ledger.log.kafka_types import Beat, BrokerAway, Joined
+from session_ledger.ledger.log.kafka_types import Beat, BrokerAway, Joined, Member
 
 SESSION_TIMEOUT_MS = 6_000  # the least that brokers allow by default; a dead holder is gone after it
 HEARTBEAT_S = 1.5  # four in a session
@@ -92,16 +92,19 @@ class OwnerLease:
 
     def _beat(self) -> None:
         """One heartbeat and what follows from its answer."""
-        if self._joined is None:
+        if self._stop.is_set():
             return
-        beat = self._group.heartbeat(self._joined)
-        if beat is Beat.REBALANCING and not self._join(self._joined.member_id):
-            beat = Beat.GONE
-        if beat is Beat.GONE:
-            # Out of the group after a pause longer than the session: back in, if nobody else came.
+        if self._joined is not None:
+            if self._group.heartbeat(self._joined) is Beat.ALIVE or self._join(self._joined.member_id):
+                return
             self._joined = None
-            if self._group.members() or not self._join(""):
-                self._lost = str(self._not_owner())
+        # Out of the group after a pause longer than the session: back in, if nobody else came.
+        if self._others() or not self._join(""):
+            self._lost = str(self._not_owner())
+
+    def _others(self) -> list[Member]:
+        """The members that are not this process: a coordinator lists one that it put out for a moment longer."""
+        return [member for member in self._group.members() if member.member_id not in self._group.own]
 
     def _keep(self) -> None:
         while not self._stop.wait(HEARTBEAT_S) and self._lost is None:
@@ -109,12 +112,12 @@ class OwnerLease:
                 with self._lock:
                     if not self._stop.is_set():
                         self._beat()
-            except BrokerAway:
+            except (BrokerAway, LogRefused):
                 time.sleep(0.2)  # the coordinator's own clock decides how long that may go on
 
     def _not_owner(self) -> NotOwner:
-        others = [m for m in self._group.members() if self._joined is None or m.member_id != self._joined.member_id]
-        who = ", ".join(f"{member.client_id} at {member.host.lstrip('/')}" for member in others) or "another process"
+        holders = [f"{member.client_id} at {member.host.lstrip('/')}" for member in self._others()]
+        who = ", ".join(holders) or "another process"
         return NotOwner(
             f"the ledger {self._ledger} is owned by {who}: send the command there, wait until it ends, or take over; "
             "where that process was killed, its place is free within some ten seconds"

@@ -35,7 +35,8 @@ from session_ledger.ledger.log.port import Record
 from session_ledger.ledger.log.recorder import RecordedPartition, check_batch
 
 BARRIER_TIMEOUT_S = 10.0  # a foreign transaction before the barrier is not waited for longer
-HANGING_S = 2.0  # a transaction of one's own id that is stuck before the barrier is ended after this
+HANGING_S = 3.0  # a transaction of one's own id that is stuck before the barrier is ended after this
+KNOWN_S = 2.5  # stable later than this after its commit began: a next owner may have ended it without its records
 STABLE_TIMEOUT_S = 15.0  # a commit that is not stable by then is of unknown outcome
 REVIVE_EVERY_S = 2.0  # at most one new producer in this time: each fences, and two owners must not fence in turns
 PROOF_AGE_S = 1.0  # how old a proof of ownership may be: bounds the cost of answers without events
@@ -69,6 +70,7 @@ class KafkaPartition(RecordedPartition):
         self._end = 0
         self._offset = -1  # of the last record that this instance wrote
         self._unsettled: tuple[bytes, int] | None = None  # batch id and last position of an append of unknown outcome
+        self._writing = False  # a transaction is open, or was left by an exception: this producer is used no more
         self._revived_at_s = -REVIVE_EVERY_S
         self._proved_at_s = -PROOF_AGE_S
         self._lost: str | None = None
@@ -147,20 +149,25 @@ class KafkaPartition(RecordedPartition):
     def _revive(self) -> Producer:
         """The producer, a new one if the last was thrown away. Raises NotOwner, LogUnavailable."""
         self._assert_owner()
-        if self._producer is not None:
+        if self._producer is not None and not self._writing:
             return self._producer
         assert self._lease is not None, "checked above"
         if time.monotonic() - self._revived_at_s < REVIVE_EVERY_S:
             raise LogUnavailable(f"{self._name} is taken again at most every {REVIVE_EVERY_S:g} s: try again")
         self._revived_at_s = time.monotonic()
         self._lease.confirm()
+        if self._producer is not None:
+            self._discard(self._producer)
         producer, end = self._new_producer()
-        if not self._is_own(end):
+        try:
+            if not self._is_own(end):
+                self._lose(
+                    f"another owner wrote to {self._name}: it ends at {end}, not at {self._end}; open the ledger again"
+                )
+        except BaseException:
             producer.discard()
-            self._lose(
-                f"another owner wrote to {self._name}: it ends at {end}, not at {self._end}; open the ledger again"
-            )
-        self._producer, self._unsettled = producer, None
+            raise
+        self._producer, self._unsettled, self._writing = producer, None, False
         self._move_end(end)
         return producer
 
@@ -173,6 +180,8 @@ class KafkaPartition(RecordedPartition):
 
     def _lose(self, why: str) -> None:
         self._lost = why
+        if self._producer is not None:
+            self._discard(self._producer)
         raise NotOwner(why)
 
     def _assert_owner(self) -> None:
@@ -188,9 +197,11 @@ class KafkaPartition(RecordedPartition):
         """Write a record without a position. Raises LogUnavailable."""
         with self._lock:
             producer = self._revive()
+            self._writing = True
             try:
                 producer.send([message])
                 producer.commit()
+                self._writing = False
             except ProducerFailed as error:
                 self._discard(producer)
                 raise LogUnavailable(f"{self._name}: the log's format could not be stated: {error}") from error
@@ -212,19 +223,23 @@ class KafkaPartition(RecordedPartition):
                 raise AppendFailed(f"{error}; nothing was recorded") from error
             except ProducerFailed as error:
                 raise AppendFailed(f"{self._name}: {error}; nothing was recorded") from error
+            self._unsettled = records[0].batch_id, records[-1].position  # until it is known, whatever is raised
+            committing_s = time.monotonic()
             try:
                 producer.commit()
                 # A commit is answered before its marker is written. A broker that is killed in between may never write
                 # it, and the next abort of this id would take the records back: so they are acknowledged when stable.
                 producer.await_stable(sent.last_offset, STABLE_TIMEOUT_S)
+                if time.monotonic() - committing_s > KNOWN_S:  # an abort makes it stable, too, and takes it back
+                    raise ProducerFailed(f"the commit took more than {KNOWN_S:g} s: another owner may have undone it")
             except ProducerFailed as error:
-                self._unsettled = records[0].batch_id, records[-1].position
                 self._discard(producer)
                 raise OutcomeUnknown(
                     f"{self._name}: {error}; positions {records[0].position} to {records[-1].position} may be recorded"
                 ) from error
             self._proved(sent, started_s)
             self._move_end(records[-1].position)
+            self._unsettled, self._writing = None, False
 
     def settle(self, batch_id: bytes, first_position: int) -> bool:
         """See the port. Makes a new producer if need be, at most one in REVIVE_EVERY_S: LogUnavailable until then."""
@@ -253,6 +268,7 @@ class KafkaPartition(RecordedPartition):
                 raise LogUnavailable(f"{self._name}: ownership can not be proved: {error}") from error
             try:
                 producer.abort()
+                self._writing = False
             except ProducerFailed as error:
                 self._failed(producer, error)
                 raise LogUnavailable(f"{self._name}: ownership can not be proved: {error}") from error
@@ -261,11 +277,14 @@ class KafkaPartition(RecordedPartition):
     def _write(self, messages: Sequence[Message]) -> tuple[Producer, Sent, float]:
         """Begin a transaction: (who wrote, what, when it began). Raises ProducerFailed, NotOwner, LogUnavailable.
 
-        A producer that the brokers forgot in a long idle time is replaced first; nothing was written then.
+        Its caller resets `_writing` when the transaction has ended. Where that is left true (by an interrupt, a defect)
+        the producer is replaced before the next write, and what it left is settled. A producer that the brokers forgot
+        in a long idle time is replaced first; nothing was written then.
         """
         for again in (False, True):
             producer = self._revive()
             started_s = time.monotonic()
+            self._writing = True
             try:
                 return producer, self._behind(producer.send(messages)), started_s
             except ProducerFailed as error:

@@ -76,6 +76,9 @@ class Writer:
                 if nothing_was_written(error):
                     raise self._refused(error, records) from error
                 self._resolve(sql, records[0], error)
+            except BaseException:  # an interrupt; whether it was committed is asked by `settle`
+                self._roll_back()
+                raise
             else:
                 self._topics.update(new_topics)
         self._signal.announce()

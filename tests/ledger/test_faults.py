@@ -423,3 +423,42 @@ def _until_it_answers(ledger: Ledger, session: str, command_id: str) -> MessageR
 
 def _key_ids(ledger: Ledger) -> set[bytes]:
     return {key for event in events(ledger) if (key := getattr(event, "key_id", None)) is not None}
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_an_interrupt_of_the_caller_in_an_append(
+    durable_url: str, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """Ctrl-C reaches the caller; the ledger finds out what was recorded, and goes on with every record once."""
+    with Ledger.open(durable_url) as ledger:
+        session = ledger.create_session("t", "u").session_id
+        ledger.add_message("t", "u", session, role="user", content="before")
+        shard = next(shard for shard in shards_of(ledger)._shards if shard.position)
+        partition = shard._log
+        append = partition.append
+
+        def interrupted(records: Sequence[Record]) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                return append(records)  # the loop was not idle at that moment
+            monkeypatch.undo()
+            if written:
+                append(records)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(partition, "append", interrupted)
+        said, told = 1, False
+        while not told:
+            command_id = fresh_id()
+            try:
+                ledger.add_message("t", "u", session, role="user", content="in doubt", command_id=command_id)
+                said += 1
+            except KeyboardInterrupt:
+                told = True
+        assert said + 1 + written == shard.proven_position()
+        again = ledger.add_message("t", "u", session, role="user", content="in doubt", command_id=command_id)
+        assert said + 2 == again.position
+        ledger.add_message("t", "u", session, role="user", content="after")
+        assert_folds_equal_the_log(ledger)
+        assert list(range(1, said + 4)) == [
+            one.event.version for one in stored(ledger) if one.partition == again.partition
+        ]

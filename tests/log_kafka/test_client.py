@@ -73,3 +73,27 @@ def test_a_member_that_holds_keeps_its_place(kafka: str) -> None:
     assert group.members() == []
     ours.close()
     others.close()
+
+
+def test_a_holder_that_was_put_out_while_nobody_came_is_back(kafka: str) -> None:
+    """Whether the coordinator has forgotten the member, or still lists it under an id that is its own."""
+    cluster = Cluster(ClientOptions(kafka, "ours"))
+    ledger = f"group-{time.monotonic_ns()}"
+    lease = OwnerLease.acquire(cluster, ledger, take_over=False)
+    group = Group(cluster, f"{ledger}.owner", SESSION_TIMEOUT_MS)
+    for _ in range(3):
+        group.leave([member.member_id for member in group.members()])
+        lease.confirm()
+        assert 1 == len(group.members())
+    generation = lease._joined
+    assert generation is not None
+    lease._joined = generation._replace(generation=generation.generation - 1)  # an answer to a join that was lost
+    lease.confirm()
+    assert 1 == len(group.members())
+    ghost = group.join("", WANTS)  # a member of this process that the coordinator still lists
+    assert ghost is not None
+    lease._group.own.add(ghost.member_id)
+    group.leave([member.member_id for member in group.members() if member.member_id != ghost.member_id])
+    lease.confirm()
+    lease.release()
+    cluster.close()

@@ -207,3 +207,49 @@ def test_a_topic_that_is_made_again_under_its_owner(storage: KafkaStorage, monke
         partition.append(batch(3, 1))
     storage.close_all()
     assert [] == everything(storage.open(write=False).partitions[0])
+
+
+@pytest.mark.parametrize(
+    ("step", "stands"), [("send", False), ("commit", True), ("await_stable", True), ("abort", None)]
+)
+def test_an_interrupt_in_the_middle_of_an_append(
+    storage: KafkaStorage, monkeypatch: pytest.MonkeyPatch, step: str, stands: bool | None
+) -> None:
+    """Whatever step it falls behind, the producer is used no more; what it left is settled before the next write."""
+    monkeypatch.setattr(kafka_partition, "REVIVE_EVERY_S", 0.0)
+    partition = storage.open().partitions[0]
+    partition.append(batch(0, 3))
+    real = getattr(kafka_producer.Producer, step)
+
+    def interrupted(*arguments: object) -> None:
+        monkeypatch.setattr(kafka_producer.Producer, step, real)
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kafka_producer.Producer, step, interrupted)
+    lost = batch(3, 2, by="lost")
+    monkeypatch.setattr(kafka_partition, "PROOF_AGE_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        partition.prove_ownership() if stands is None else partition.append(lost)
+    assert bool(stands) == partition.settle(lost[0].batch_id, 4)
+    partition.append(batch(partition.end(), 2, by="next"))
+    records = everything(storage.open(write=False).partitions[0])
+    assert_whole_batches(records)
+    assert [1, 2, 3, *([4, 5] if stands else []), *range(partition.end() - 1, partition.end() + 1)] == [
+        record.position for record in records
+    ]
+
+
+def test_a_commit_that_took_long_is_looked_for(storage: KafkaStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stable says that the transaction ended, not how: a next owner may have aborted it, if there was time."""
+    assert kafka_partition.KNOWN_S < kafka_partition.HANGING_S
+    partition = storage.open().partitions[0]
+    monkeypatch.setattr(kafka_partition, "KNOWN_S", 0.0)
+    monkeypatch.setattr(kafka_partition, "REVIVE_EVERY_S", 0.0)
+    records = batch(0, 3)
+    with pytest.raises(OutcomeUnknown, match="another owner may have undone it"):
+        partition.append(records)
+    assert partition.settle(records[0].batch_id, 1)
+    monkeypatch.undo()
+    partition.append(batch(3, 1))
+    assert 4 == len(everything(partition))
