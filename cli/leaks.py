@@ -168,17 +168,20 @@ def _name_imported(place: str, rows: list[dict[str, Any]]) -> None:
 
 def _follow(place: str, reason: str | None, by: str | None, as_json: bool) -> None:
     """Look at each new snapshot, with the index of those before."""
+    import time
+
     from session_ledger.cli.opening import settings
     from session_ledger.cli.output import say, write_json
     from session_ledger.cli.signals import until_stopped
     from session_ledger.cli.who import who
     from session_ledger.consumers.analytics import open_snapshot
-    from session_ledger.consumers.leakage import Watch, record
+    from session_ledger.consumers.leakage import LATE_US, Watch, record
     from session_ledger.ledger.ledger import Ledger
     from session_ledger.ledger.open import open_envelope
     from session_ledger.ledger.url import parse_url
 
     chosen, looked_at, audited = settings(), None, set[str]()
+    waits, looked_s = False, time.monotonic()
     with Ledger.open(place, settings=chosen) as ledger, until_stopped() as stop:
         with open_snapshot(place, settings=chosen) as snapshot:
             name = snapshot.ledger  # which a client of the owner does not know
@@ -187,13 +190,14 @@ def _follow(place: str, reason: str | None, by: str | None, as_json: bool) -> No
             watch = Watch(envelope)
             while not stop.is_set():
                 with open_snapshot(place, settings=chosen) as snapshot:
-                    if snapshot.path != looked_at:
-                        looked_at = snapshot.path
+                    settled = waits and time.monotonic() - looked_s > LATE_US / 1_000_000
+                    if snapshot.path != looked_at or settled:
+                        looked_at, looked_s, waits = snapshot.path, time.monotonic(), not settled
                         found = snapshot.connection.execute("SELECT DISTINCT tenant FROM sessions").fetchall()
                         for tenant in sorted({row[0] for row in found} - audited):
                             ledger.record_audit_read(tenant, "", read_by=who(by), action="leaks", reason=reason)
                             audited.add(tenant)
-                        checked = watch.step(snapshot)
+                        checked = watch.step(snapshot, settled=settled)
                         record(ledger, checked.leaks)
                         for leak in checked.leaks:
                             place_of, source = leak.place, leak.source

@@ -71,7 +71,7 @@ class Analytics:
             self._over = stepped_over(self._log, place.directory)
             self._closing.append(_sole_writer(self.directory))
             found = generations(self.directory)
-            self._open_store(found[-1] if found else self.directory / new_generation())
+            self._open_store(found[-1] if found else self.directory / new_generation(self.directory))
             self._closing.append(lambda: self.store.close())
             if self.store.outdated:
                 self.rebuild()
@@ -156,7 +156,7 @@ class Analytics:
         """
         ends = self.ends()
         shares = shares_of(ends, min(processes or os.cpu_count() or 1, len(self._log.partitions)))
-        name = new_generation()
+        name = new_generation(self.directory)
         built = self.directory / f"{name}{UNFINISHED}"
         parts = [built, *(self.directory / f"{name}-{number}{UNFINISHED}" for number in range(1, len(shares)))]
         try:

@@ -25,7 +25,15 @@ from session_ledger.security.opening import as_text, open_sealed
 from session_ledger.security.port import Envelope
 
 READ_ROWS = 20_000
+LATE_US = 10_000_000  # a partition whose newest event is older is idle, and not waited for
 _TOPIC = TOPIC_BY_EVENT[MessageAdded]
+_LATE = "SELECT count(*) FROM events WHERE event_type = 'MessageAdded' AND epoch_us(recorded_at) < $1"
+_NEWEST = "SELECT epoch_us(max(recorded_at)) FROM events WHERE $1 IS NOT NULL"
+_COMPLETE = """
+WITH newest AS (SELECT partition, epoch_us(max(recorded_at)) AS us FROM events WHERE partition >= 0 GROUP BY partition)
+SELECT min(us) FROM newest WHERE us >= (SELECT max(us) FROM newest) - $1
+"""
+_REACHED = "SELECT partition, max(position) FROM events WHERE epoch_us(recorded_at) <= $1 GROUP BY partition"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +92,27 @@ class Watch:
 
     def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
-        self._scanner = Scanner(audit_key(envelope))
-        self._positions: dict[int, int] = {}
         self._told: set[bytes] = set()
+        self._begin()
 
-    def step(self, snapshot: Snapshot) -> Checked:
+    def _begin(self) -> None:
+        self._scanner = Scanner(audit_key(self._envelope))
+        self._positions: dict[int, int] = {}
+        self._until_us = 0
+
+    def step(self, snapshot: Snapshot, *, settled: bool = False) -> Checked:
         """What came to light since the snapshot before; each finding is told once.
 
-        Text that becomes common only later may be told as a leak first.
+        Messages are looked at in the order in which they were recorded, while a snapshot may hold more of one partition
+        than of another: what is later than the newest event of a partition that lags waits for a later step. `settled`:
+        nothing waits. What turns up too late all the same makes it look at everything again. Text that becomes common
+        only later may be told as a leak first.
         """
-        opened = _Opened(snapshot, self._envelope, self._positions)
+        taken = " OR ".join(f"(partition = {p} AND position <= {at})" for p, at in self._positions.items()) or "false"
+        if _one(snapshot, f"{_LATE} AND NOT ({taken})", self._until_us):
+            self._begin()
+        self._until_us = max(self._until_us, _one(snapshot, _NEWEST if settled else _COMPLETE, LATE_US))
+        opened = _Opened(snapshot, self._envelope, self._positions, self._until_us)
         leaks = leaks_by_structure(snapshot.connection)
         batch: list[Message] = []
         for message in opened.messages():
@@ -102,7 +121,8 @@ class Watch:
                 leaks += self._scanner.add(batch)
                 batch = []
         leaks += self._scanner.add(batch)
-        self._positions = dict(snapshot.positions)
+        cursor = snapshot.connection.cursor()
+        self._positions |= dict(cursor.execute(_REACHED, [self._until_us]).fetchall())
         new = {leak.finding_id: leak for leak in leaks if leak.finding_id not in self._told}
         self._told |= set(new)
         return Checked(tuple(new.values()), opened.count, opened.unreadable)
@@ -112,12 +132,23 @@ class Watch:
         return self._scanner.forget(session_id)
 
 
+def _one(snapshot: Snapshot, query: str, value: int) -> int:
+    found = snapshot.connection.cursor().execute(query, [value]).fetchone()
+    return 0 if found is None or found[0] is None else int(found[0])
+
+
 class _Opened:
     """The messages of a snapshot with their texts, in the order in which they were recorded."""
 
-    def __init__(self, snapshot: Snapshot, envelope: Envelope, after: Mapping[int, int] | None = None) -> None:
-        """`after`: partition to the position up to which messages are left out."""
-        self._snapshot, self._envelope, self._after = snapshot, envelope, after or {}
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        envelope: Envelope,
+        after: Mapping[int, int] | None = None,
+        until_us: int | None = None,
+    ) -> None:
+        """`after`: partition to the position up to which messages are left out; `until_us`: none recorded later."""
+        self._snapshot, self._envelope, self._after, self._until_us = snapshot, envelope, after or {}, until_us
         self.count = self.unreadable = 0
 
     def messages(self) -> Iterator[Message]:
@@ -129,7 +160,8 @@ class _Opened:
             "SELECT partition, position, epoch_us(recorded_at), tenant, user, session_id::VARCHAR, role, shared_source,"
             " event_id::VARCHAR, key_id::VARCHAR, content FROM events WHERE event_type = 'MessageAdded' AND"
             " position > coalesce((SELECT max(l.position) FROM looked_at l WHERE l.partition = events.partition), 0)"
-            " ORDER BY recorded_at, partition, position"
+            " AND ($1 IS NULL OR epoch_us(recorded_at) <= $1) ORDER BY recorded_at, partition, position",
+            [self._until_us],
         )
         while rows := cursor.fetchmany(READ_ROWS):
             for row in rows:

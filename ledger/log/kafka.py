@@ -81,9 +81,9 @@ class KafkaLog(Log):
         try:
             cluster = Cluster(options)
             try:
+                topics = ensure_topics(cluster, name, partitions, replication_factor, create=write)
                 lease = OwnerLease.acquire(cluster, name, take_over) if write else None
                 try:
-                    topics = ensure_topics(cluster, name, partitions, replication_factor, create=write)
                     log = cls(options, cluster, name, topics, lease)
                     log._start()
                 except BaseException:

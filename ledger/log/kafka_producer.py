@@ -29,6 +29,7 @@ from kafka.protocol.producer import (
 )
 from kafka.record.util import calc_crc32c
 
+from session_ledger.domain.errors import Misconfigured
 from session_ledger.ledger.log.kafka_access import (
     BOOTSTRAP_TIMEOUT_MS,
     REQUEST_TIMEOUT_MS,
@@ -74,7 +75,9 @@ def compression_of(options: ClientOptions) -> Compression | None:
         return Compression(1, gzip_encode)
     if options.compression == "lz4" or (options.compression is None and has_lz4()):
         return Compression(3, lz4_encode)
-    return None
+    if options.compression in (None, "none"):
+        return None
+    raise Misconfigured(f"compression {options.compression!r} is not known: lz4, gzip or none")
 
 
 class Producer:

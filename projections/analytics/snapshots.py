@@ -13,7 +13,7 @@ import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -46,9 +46,21 @@ def generations(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob(f"{GENERATION}*") if not path.name.endswith(UNFINISHED))
 
 
-def new_generation() -> str:
-    """A name for one that is made now; names sort by time."""
-    return f"{GENERATION}{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+def new_generation(directory: Path) -> str:
+    """A name for one that is made there now; names sort by time."""
+    made = generations(directory)
+    return GENERATION + _after(made[-1] if made else None, GENERATION, f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+
+
+def _after(newest: Path | None, prefix: str, at: str) -> str:
+    """That time, or, where the clock was put back, the microsecond after the newest's."""
+    if newest is None:
+        return at
+    last = newest.name.removeprefix(prefix)[: len(at)]
+    if at > last:
+        return at
+    following = datetime.strptime(last, "%Y%m%dT%H%M%S%f") + timedelta(microseconds=1)
+    return f"{following:%Y%m%dT%H%M%S%f}"
 
 
 class Publisher:
@@ -80,7 +92,8 @@ class Publisher:
         started_s = time.monotonic()
         positions = self._store.positions()
         now = datetime.now(UTC)
-        name = f"{PREFIX}{now:%Y%m%dT%H%M%S%fZ}-{self._store.directory.name}"
+        at = _after(latest(self._directory), PREFIX, f"{now:%Y%m%dT%H%M%S%f}")
+        name = f"{PREFIX}{at}Z-{self._store.directory.name}"
         unfinished = self._directory / f"{name}{UNFINISHED}"
         self._store.copy_to(unfinished, now.isoformat())
         unfinished.chmod(0o600)

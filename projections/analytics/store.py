@@ -124,14 +124,14 @@ class AnalyticsStore:
         batch = table_of(partition, rows) if rows else None
         mark = last, digest(entries[-1].material)
         with self._lock:
-            position = self.position(partition)
-            if position != first - 1:
-                raise ProjectionConflict(
-                    f"partition {partition} stands at {position}, so a batch that starts at {first} does not follow"
-                )
             db = self._db
             db.execute("BEGIN")
             try:
+                position = self._stored().get(partition, (0, b""))[0]
+                if position != first - 1:
+                    raise ProjectionConflict(
+                        f"partition {partition} stands at {position}, so a batch that starts at {first} does not follow"
+                    )
                 if batch is not None:
                     db.register("batch", batch)
                     db.execute("INSERT INTO events BY NAME SELECT * FROM batch")

@@ -427,3 +427,18 @@ def test_random_cuts_of_the_log_bring_in_each_event_once(tmp_path: Path) -> None
         if done:
             break
     assert sorted((p, q) for p, q, _ in world.events) == sorted((row["partition"], row["position"]) for row in rows)
+
+
+def test_a_clock_that_is_put_back_does_not_make_a_new_snapshot_an_old_one(tmp_path: Path) -> None:
+    """Names sort in the order in which they were made: what is published last is what is opened, and kept."""
+    world = World().play(20)
+    store = brought_in(world, tmp_path)
+    publisher = Publisher(store, tmp_path / "snapshots")
+    first = publisher.publish()
+    ahead = first.with_name(f"snapshot-29991231T235959999999Z-{store.directory.name}.duckdb")
+    first.rename(ahead)
+    made = [publisher.publish() for _ in range(4)]
+    assert made == sorted(made)
+    assert made[-1] == latest(tmp_path / "snapshots")
+    assert "snapshot-30000101T000000000000Z" in made[0].name
+    store.close()
