@@ -82,6 +82,12 @@ class KafkaLog(Log):
             cluster = Cluster(options)
             try:
                 topics = ensure_topics(cluster, name, partitions, replication_factor, create=write)
+                if take_over:  # nobody is put out for a process that can not read the log
+                    looking = cls(options, cluster, name, topics, None)
+                    try:
+                        looking._start()
+                    finally:
+                        looking._close_partitions()
                 lease = OwnerLease.acquire(cluster, name, take_over) if write else None
                 try:
                     log = cls(options, cluster, name, topics, lease)

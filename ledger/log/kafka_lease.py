@@ -16,6 +16,7 @@ from session_ledger.ledger.log.kafka_types import Beat, BrokerAway, Joined, Memb
 SESSION_TIMEOUT_MS = 6_000  # the least that brokers allow by default; a dead holder is gone after it
 HEARTBEAT_S = 1.5  # four in a session
 TAKE_OVER_TRIES = 3  # the old holder may look for its place once between its removal and our join
+JOINS = 20
 OWNER = b"owner"
 HOLDS, WANTS = b"holds", b"wants"
 
@@ -57,7 +58,7 @@ class OwnerLease:
     def _join(self, member_id: str) -> bool:
         """Join, or join again; True if this member holds the lease afterwards, else it has left."""
         metadata = HOLDS if member_id else WANTS
-        while True:
+        for _ in range(JOINS):
             joined = self._group.join(member_id, metadata)
             if joined is None:
                 return False
@@ -69,6 +70,8 @@ class OwnerLease:
             if assigned is not None:
                 break
             member_id = joined.member_id  # the group moved on meanwhile: join its next generation
+        else:
+            raise BrokerAway(f"the group of owners moved on {JOINS} times while this process joined it")
         self._joined = joined
         if assigned != OWNER:
             self._joined = None

@@ -84,7 +84,10 @@ class Producer:
     """One transactional producer of one partition. Not thread-safe; after ProducerFailed only `discard` is allowed."""
 
     def __init__(self, options: ClientOptions, transactional_id: str, topic: str, partition: int) -> None:
-        """Fences every other producer of that id and waits until its transaction has ended. Raises BrokerAway."""
+        """Fences every other producer of that id and waits until its transaction has ended.
+
+        Raises BrokerAway, LogRefused, Misconfigured.
+        """
         self._id, self._topic, self._partition = transactional_id, topic, partition
         self._at = TopicPartition(topic, partition)
         self._compression = compression_of(options)

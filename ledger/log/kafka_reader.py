@@ -148,14 +148,16 @@ class PartitionReader:
             time.sleep(STABLE_POLL_S)
 
     def is_blank(self) -> bool:
-        """Whether there is no committed record at all, one without a position included."""
-        end = self.stable_end()
+        """Whether there is no committed record at all, one without a position included. Raises LogUnavailable."""
+        end, deadline_s = self.stable_end(), time.monotonic() + READ_TIMEOUT_S
         with self._cursor(None) as cursor, self._errors():
             cursor.reader.seek(0)
             while cursor.reader.offset() < end:
                 for fetched in cursor.reader.poll(POLL_S, records=1):
                     self._codec.decode(fetched)
                     return False
+                if time.monotonic() > deadline_s:
+                    raise BrokerAway(f"offset {end} is not reached in {READ_TIMEOUT_S:g} s")
             return True
 
     # --- moving a cursor ------------------------------------------------------------------------------------------
@@ -303,9 +305,10 @@ class PartitionReader:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
-        except OffsetGone as error:
-            raise LogCorrupt(self._hole(error)) from error
+            try:
+                yield
+            except OffsetGone as error:
+                raise LogCorrupt(self._hole(error)) from error
         except BrokerAway as error:
             raise LogUnavailable(
                 f"{self._topic}-{self._partition} can not be read: {error}; "

@@ -51,7 +51,10 @@ def _ensure(cluster: Cluster, name: str, partitions: int, replication_factor: in
     facts = cluster.topic(name)
     if facts is None:
         if not create:
-            raise LogUnavailable(f"there is no topic {name}: see the ledger's name, or open it for writing first")
+            raise LogUnavailable(
+                f"there is no topic {name}: see the ledger's name; its owner makes it, which is `session-ledger serve` "
+                "or any command that records"
+            )
         factor = replication_factor or (SAFE_REPLICATION if cluster.brokers() >= SAFE_REPLICATION else 1)
         cluster.create_topic(name, partitions, factor, _configs(factor))
         deadline_s = time.monotonic() + CREATED_TIMEOUT_S
