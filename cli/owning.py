@@ -129,7 +129,7 @@ class _Trouble:
                 warn(f"session-ledger: for {now_s - self._since_s:.0f} s now: {clean(error)}")
         else:
             if self._since_s is not None:
-                warn(f"session-ledger: the log can be used again, after {now_s - self._since_s:.0f} s")
+                warn(f"session-ledger: the log can be used again, after {time.monotonic() - self._since_s:.0f} s")
                 self._since_s = None
 
 
