@@ -28,7 +28,6 @@ READ_ROWS = 20_000
 LATE_US = 10_000_000  # a partition whose newest event is older is idle, and not waited for
 _TOPIC = TOPIC_BY_EVENT[MessageAdded]
 _LATE = "SELECT count(*) FROM events WHERE event_type = 'MessageAdded' AND epoch_us(recorded_at) < $1"
-_NEWEST = "SELECT epoch_us(max(recorded_at)) FROM events WHERE $1 IS NOT NULL"
 _COMPLETE = """
 WITH newest AS (SELECT partition, epoch_us(max(recorded_at)) AS us FROM events WHERE partition >= 0 GROUP BY partition)
 SELECT min(us) FROM newest WHERE us >= (SELECT max(us) FROM newest) - $1
@@ -111,7 +110,7 @@ class Watch:
         taken = " OR ".join(f"(partition = {p} AND position <= {at})" for p, at in self._positions.items()) or "false"
         if _one(snapshot, f"{_LATE} AND NOT ({taken})", self._until_us):
             self._begin()
-        self._until_us = max(self._until_us, _one(snapshot, _NEWEST if settled else _COMPLETE, LATE_US))
+        self._until_us = max(self._until_us, _one(snapshot, _COMPLETE, 0 if settled else LATE_US))
         opened = _Opened(snapshot, self._envelope, self._positions, self._until_us)
         leaks = leaks_by_structure(snapshot.connection)
         batch: list[Message] = []

@@ -23,7 +23,7 @@ class Event:
 
     @property
     def originator_id(self) -> bytes:
-        """The stream the event belongs to, 16 bytes."""
+        """The stream the event belongs to, 16 bytes; each kind of stream below says which."""
         raise NotImplementedError(type(self).__name__)
 
 
