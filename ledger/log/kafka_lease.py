@@ -15,7 +15,7 @@ from session_ledger.ledger.log.kafka_types import Beat, BrokerAway, Joined, Memb
 
 SESSION_TIMEOUT_MS = 6_000  # the least that brokers allow by default; a dead holder is gone after it
 HEARTBEAT_S = 1.5  # four in a session
-TAKE_OVER_TRIES = 3  # the old holder may look for its place once between its removal and our join
+TRIES = 3  # an old holder may look for its place once between its removal and our join
 JOINS = 20
 OWNER = b"owner"
 HOLDS, WANTS = b"holds", b"wants"
@@ -45,8 +45,8 @@ class OwnerLease:
         return lease
 
     def _acquire(self, take_over: bool) -> None:
-        for _ in range(TAKE_OVER_TRIES if take_over else 1):
-            members = self._group.members()
+        for _ in range(TRIES):
+            members = self._others()
             if members and not take_over:
                 raise self._not_owner()
             if members:
@@ -102,8 +102,11 @@ class OwnerLease:
                 return
             self._joined = None
         # Out of the group after a pause longer than the session: back in, if nobody else came.
-        if self._others() or not self._join(""):
-            self._lost = str(self._not_owner())
+        if not self._others() and self._join(""):
+            return
+        if not self._others():
+            raise BrokerAway("its group put this process out again, and nobody else is in it")
+        self._lost = str(self._not_owner())
 
     def _others(self) -> list[Member]:
         """The members that are not this process: a coordinator lists one that it put out for a moment longer."""

@@ -70,9 +70,16 @@ def create_tables(connection: sqlite3.Connection, name: str) -> None:
 def read_meta(connection: sqlite3.Connection, path: Path) -> Meta | None:
     """What the log says about itself; None where the file is empty, so no log was created there.
 
-    Raises LogTooNew for the format of a newer version, LogCorrupt for a file that is no log, sqlite3.Error.
+    A rollback journal that was left behind is of a creation that was cut off before the file went over to WAL mode:
+    the next owner rolls it back. Raises LogTooNew for the format of a newer version, LogCorrupt for a file that is no
+    log, sqlite3.Error.
     """
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    try:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
+            return None
+        raise
     if not tables:
         return None
     if "meta" not in tables:

@@ -136,7 +136,9 @@ def test_an_import_that_is_killed_and_repeated_is_the_same_as_one_that_was_not(s
             importing.kill()
             killed_under_way += importing.wait(30) == -signal.SIGKILL
     assert killed_under_way
-    done = shell("import", path, "--json").json
+    ran = shell("import", path, "--json")
+    assert 0 == ran.code, ran
+    done = ran.json
     assert (401, 0) == (done["sessions"] + done["already_there"], done["failed"])
     assert expected == shell("export").out
     assert 0 == shell("verify").code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -109,6 +110,25 @@ def test_a_creation_that_was_cut_off_is_taken_up_again(tmp_path: Path) -> None:
     with pytest.raises(LogUnavailable):
         SQLiteLog.open(tmp_path, write=True)
     make(tmp_path, 2)
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_a_creation_that_was_cut_off_within_a_transaction_is_taken_up_again(tmp_path: Path, write: bool) -> None:
+    """A rollback journal beside the file, left by a crash before it was in WAL mode, is no reason to stop."""
+    (tmp_path / "cut").mkdir()
+    connection = sqlite3.connect(tmp_path / "whole.db", isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE meta (name, value)")
+    for n in range(100):
+        connection.execute("INSERT INTO meta VALUES (?, ?)", (n, "x" * 5000))  # more than the cache: it is in the file
+    for suffix in ("", "-journal"):
+        shutil.copy(tmp_path / f"whole.db{suffix}", tmp_path / "cut" / f"log.db{suffix}")
+    connection.close()
+    assert b"xxxx" in (tmp_path / "cut" / "log.db").read_bytes()
+    with pytest.raises(LogUnavailable, match="there is no ledger"):
+        SQLiteLog.open(tmp_path / "cut", write=write)
+    make(tmp_path / "cut", 2)
 
 
 @pytest.mark.parametrize("take_over", [False, True])

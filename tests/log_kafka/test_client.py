@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
-from session_ledger.domain.errors import NotOwner
+from session_ledger.domain.errors import LogUnavailable, NotOwner
 from session_ledger.ledger.log.kafka_client import Cluster, Group
 from session_ledger.ledger.log.kafka_lease import SESSION_TIMEOUT_MS, WANTS, OwnerLease
 from session_ledger.ledger.log.kafka_producer import Producer
@@ -95,5 +96,39 @@ def test_a_holder_that_was_put_out_while_nobody_came_is_back(kafka: str) -> None
     lease._group.own.add(ghost.member_id)
     group.leave([member.member_id for member in group.members() if member.member_id != ghost.member_id])
     lease.confirm()
+    lease.release()
+    cluster.close()
+
+
+@pytest.mark.parametrize("step", ["join", "sync"])
+def test_a_holder_that_is_put_out_while_it_comes_back_is_back_later(
+    kafka: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A coordinator that forgets the member between any two of its requests makes nobody else the owner."""
+    cluster = Cluster(ClientOptions(kafka, "ours"))
+    ledger = f"group-{time.monotonic_ns()}"
+    lease = OwnerLease.acquire(cluster, ledger, take_over=False)
+    group = Group(cluster, f"{ledger}.owner", SESSION_TIMEOUT_MS)
+    real, put_out = getattr(lease._group, step), 0
+
+    def after_it_was_put_out(*arguments: Any) -> Any:
+        nonlocal put_out
+        member = arguments[0].member_id if step == "sync" else arguments[0]
+        if put_out < 6 and member:
+            put_out += 1
+            group.leave([member])
+        return real(*arguments)
+
+    monkeypatch.setattr(lease._group, step, after_it_was_put_out)
+    group.leave([member.member_id for member in group.members()])
+    deadline_s = time.monotonic() + 20
+    while True:
+        try:
+            lease.confirm()
+            if put_out == 6:
+                break
+        except LogUnavailable:
+            assert time.monotonic() < deadline_s
+    assert 1 == len(group.members())
     lease.release()
     cluster.close()
