@@ -44,6 +44,13 @@ def verify(
         typer.Option(metavar="N", min=1, show_default=False, help="Only so many sessions, replayed; drawn by --seed."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the sample; the same draws the same.")] = 1,
+    processes: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=8, show_default=False, help="Side by side; default: one a core."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep how far the check is, and go on where one was interrupted.")
+    ] = False,
     sign: Annotated[
         Path | None,
         typer.Option(metavar="FILE", show_default=False, help="Write the outcome there, as a note that is signed."),
@@ -67,9 +74,14 @@ def verify(
     if check_note is not None:
         _check_note(check_note, key)
         return
+    from session_ledger.domain.errors import InvalidInput
+
+    if sample is not None and (resume or processes is not None):
+        raise InvalidInput("--sample", str(sample), "goes with neither --processes nor --resume: it takes seconds")
     from session_ledger.cli.opening import acknowledged, settings, url_of
     from session_ledger.cli.output import say, write_json
     from session_ledger.consumers.tail import PartitionStopped
+    from session_ledger.consumers.verify import FOLDER, Apart
     from session_ledger.consumers.verify import verify as check
     from session_ledger.consumers.views import Views
     from session_ledger.ledger.url import parse_url
@@ -84,7 +96,18 @@ def verify(
             views.refresh(to)
         directory = parse_url(place).directory
         if sample is None:
-            found = check(views.log, views.codec, views.store, to=to, analytics=directory, on_progress=on_progress)
+            if resume and directory is None:
+                raise InvalidInput("--resume", "given", "needs a ledger with a directory: one in memory has none")
+            found = check(
+                views.log,
+                views.codec,
+                views.store,
+                to=to,
+                analytics=directory,
+                apart=None if directory is None else Apart(url=place, settings=settings(), processes=processes),
+                resume=directory / FOLDER if resume and directory is not None else None,
+                on_progress=on_progress,
+            )
         else:
             found = _sampled(views, place, sample, seed)
         public_key = None if sign is None else _signed(sign, found, views, directory)
@@ -269,6 +292,8 @@ def _show_findings(found: Findings) -> None:
 
     say(f"{found.records:,} records of the log checked against its rules, the last at")
     _say_places(found.ends)
+    if found.begun is not None:
+        say(f"{found.resumed:,} of them by a check that was interrupted; it began at {found.begun}")
     say(f"{sum(found.rows.values()):,} rows of the views compared with the log, as it was folded at")
     _say_places(found.compared)
     for table, rows in sorted(found.rows.items()):

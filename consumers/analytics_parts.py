@@ -1,20 +1,14 @@
-"""Rebuilding the analytics database by several processes, each with partitions of its own.
-
-`python -m session_ledger.consumers.analytics_parts` is such a process; what it is to do comes on its standard input.
-"""
+"""Rebuilding the analytics database by several processes, each with partitions of its own."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from session_ledger.consumers.apart import run_apart, told
 from session_ledger.consumers.tail import Tail
 from session_ledger.consumers.wiring import stepped_over
-from session_ledger.domain.errors import LogUnavailable
 from session_ledger.ledger.open import open_codec, open_log
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
@@ -45,36 +39,17 @@ def build_part(url: str, settings: Settings, share: Mapping[int, int], path: Pat
 
 def build_apart(url: str, settings: Settings, shares: Sequence[Mapping[int, int]], paths: Sequence[Path]) -> None:
     """Build each share in a process of its own. Raises LogUnavailable with what a process said that failed."""
-    processes: list[subprocess.Popen[str]] = []
-    try:
-        for share, path in zip(shares, paths, strict=True):
-            process = subprocess.Popen(
-                [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            processes.append(process)
-            assert process.stdin is not None
-            told = {"url": url, "share": share, "path": str(path), "settings": settings.model_dump(mode="json")}
-            process.stdin.write(json.dumps(told))
-            process.stdin.close()
-            process.stdin = None
-        for process in processes:
-            _, said = process.communicate()
-            if process.returncode:
-                last = said.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-                raise LogUnavailable(f"a process of the rebuild failed: {last[0]}")
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
+    common = {"url": url, "settings": settings.model_dump(mode="json")}
+    run_apart(
+        __name__, [{**common, "share": share, "path": str(path)} for share, path in zip(shares, paths, strict=True)]
+    )
 
 
 def main() -> None:
     """Do what the standard input says."""
-    told = json.load(sys.stdin)
-    share = {int(partition): end for partition, end in told["share"].items()}
-    build_part(told["url"], Settings(**told["settings"]), share, Path(told["path"]))
+    task = told()
+    share = {int(partition): end for partition, end in task["share"].items()}
+    build_part(task["url"], Settings(**task["settings"]), share, Path(task["path"]))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,11 @@ next export, which takes the same range again. A reader that must not see such l
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -28,7 +26,8 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from session_ledger.domain.errors import LogCorrupt, Misconfigured, ProjectionForeign, ProjectionInUse
+from session_ledger.consumers.alone import alone
+from session_ledger.domain.errors import LogCorrupt, Misconfigured, ProjectionForeign
 from session_ledger.domain.ids import parse_id
 from session_ledger.projections.analytics.snapshots import Snapshot
 from session_ledger.security.port import Envelope
@@ -107,7 +106,7 @@ def archive(
     ProjectionInUse (another export is under way), Misconfigured (the manifest is damaged).
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(directory):
+    with alone(directory / LOCK, f"another process exports into {directory}: let it end first"):
         manifest = read_manifest(directory) or Manifest(snapshot.ledger, snapshot.log_id)
         if manifest.log_id != snapshot.log_id:
             raise ProjectionForeign(f"{directory} holds exports of the log {manifest.log_id}, not of {snapshot.log_id}")
@@ -206,20 +205,6 @@ def erased(directory: Path, envelope: Envelope) -> list[Exported]:
                 if key is None:
                     found.append(Exported(export.number, file.path, tenant, user, session_id, messages))
     return found
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ProjectionInUse(f"another process exports into {directory}: let it end first") from None
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def _remove_leftovers(directory: Path, number: int) -> None:

@@ -33,7 +33,7 @@ class AnalyticsComparison:
             self.close()
             return
         self._snapshot.connection.execute("CREATE TEMP TABLE fresh AS FROM events LIMIT 0")
-        findings.rows[TABLE] = 0
+        findings.rows.setdefault(TABLE, 0)
 
     def __enter__(self) -> AnalyticsComparison:
         return self
@@ -46,6 +46,15 @@ class AnalyticsComparison:
         if self._snapshot is not None:
             self._snapshot.close()
             self._snapshot = None
+
+    def position(self, partition: int) -> int:
+        """How far the snapshot has come in the partition."""
+        return 0 if self._snapshot is None else self._snapshot.positions.get(partition, 0)
+
+    @property
+    def compares(self) -> bool:
+        """There is a snapshot of this log."""
+        return self._snapshot is not None
 
     def check(self, partition: int, events: Sequence[tuple[int, Event | None]]) -> None:
         """Compare some records that follow each other: (position, event); None: no row may stand there."""

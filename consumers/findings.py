@@ -12,8 +12,9 @@ class Finding:
     """One thing that is not as it must be.
 
     `what`: gap, undecodable, quarantined, framing, partition, clock, version, event_id, batch, session, limit, quota,
-    agent, fold (records that do not fit together), lost (an acknowledged position that the log does not have), or of
-    the views: receipt, ahead, position, missing_row, extra_row, changed_row, table, foreign.
+    agent, fold (records that do not fit together), lost (an acknowledged position that the log does not have), changed
+    (since an interrupted check read it), or of the views: receipt, ahead, position, missing_row, extra_row,
+    changed_row, table, foreign.
     """
 
     what: str
@@ -33,6 +34,10 @@ class Findings:
 
     records: int = 0
     """Records of the log that were read."""
+    resumed: int = 0
+    """How many of them an earlier check had read, which was interrupted and went on with this one."""
+    begun: str | None = None
+    """When that one began (ISO 8601, UTC); None: nothing was resumed."""
     rows: dict[str, int] = field(default_factory=dict)
     """Table to the rows of the views that were compared."""
     ends: dict[int, int] = field(default_factory=dict)
@@ -49,8 +54,9 @@ class Findings:
         return not self.findings
 
     def add(self, what: str, message: str, partition: int | None = None, position: int | None = None) -> None:
-        """Keep a finding, or count it."""
-        if len(self.findings) < FINDINGS_MAX:
-            self.findings.append(Finding(what, message, partition, position))
-        else:
+        """Keep a finding, or count it; one that is there already is the same one."""
+        finding = Finding(what, message, partition, position)
+        if len(self.findings) >= FINDINGS_MAX:
             self.more += 1
+        elif finding not in self.findings:
+            self.findings.append(finding)

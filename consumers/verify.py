@@ -1,28 +1,52 @@
 """`verify`: the log against its own rules, and the views and the analytics, row for row, against the log.
 
-The log is read once, from position 1, into fresh views in a temporary file; every table is then compared with the views
-as they were when the check began. Nothing is changed, and neither writers nor readers are held up.
+The log is read once, from position 1, into fresh views in files beside; every table is then compared with the views
+as they were when the check began. Nothing is changed, and neither writers nor readers are held up. Partitions are
+checked side by side by processes of their own, and a check that was interrupted can go on where it was.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from session_ledger.consumers.alone import alone
+from session_ledger.consumers.analytics_parts import shares_of
+from session_ledger.consumers.apart import run_apart, told
 from session_ledger.consumers.comparing import Comparison
 from session_ledger.consumers.comparing_analytics import AnalyticsComparison
 from session_ledger.consumers.findings import Findings
-from session_ledger.consumers.rules import LogRules
-from session_ledger.consumers.tail import material
-from session_ledger.domain.errors import LogCorrupt, ProjectionOutdated, UndecodableRecord
-from session_ledger.domain.events import Event
-from session_ledger.ledger.log.port import Log, PartitionLog, Record
-from session_ledger.projections.port import Entry
+from session_ledger.consumers.rules import duplicates
+from session_ledger.consumers.verify_part import SCRATCH_FILE, Task, run_part, take_part
+from session_ledger.consumers.wiring import VIEWS_FILE
+from session_ledger.domain.errors import ProjectionOutdated
+from session_ledger.ledger.log.port import Log
+from session_ledger.ledger.open import open_codec, open_log
+from session_ledger.ledger.settings import Settings
+from session_ledger.ledger.url import parse_url
 from session_ledger.projections.store import Store
+from session_ledger.projections.temporary import temporary_directory
 from session_ledger.schemas.codec import Codec
 
-READ_RECORDS = 1000  # at a time: some 0.5 MB
+FOLDER = "verify"  # in the ledger's directory: what a check that may be resumed has done so far
+PLAN_FILE = "plan.json"
+PROCESSES_MAX = 8  # SQLite attaches ten files at once
+RECORDS_APART = 50_000  # a process more starts in half a second; below this many it does not pay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """Where other processes find the log, and how many may work side by side (None: one a core)."""
+
+    url: str
+    settings: Settings
+    processes: int | None = None
 
 
 def verify(
@@ -32,142 +56,163 @@ def verify(
     *,
     to: Mapping[int, int] | None = None,
     analytics: Path | None = None,
+    apart: Apart | None = None,
+    resume: Path | None = None,
     on_progress: Callable[[int], None] = lambda records: None,
 ) -> Findings:
     """Check the whole log and the views in `store`; the views may be behind the log, and go on meanwhile.
 
-    `analytics`: the ledger's directory, whose newest analytics snapshot, if there is one, is compared as well.
-
     `to`: positions that must be there (partition to position, -1 the control log), such as those that the owner has
-    acknowledged; None: each log's end as it is seen here. `on_progress` is told the records read so far.
-    Raises ProjectionOutdated where the views are of another version of the projecting code, LogUnavailable.
+    acknowledged; None: each log's end as it is seen here. `analytics`: the ledger's directory, whose newest analytics
+    snapshot, if there is one, is compared as well. `apart`: a log of many records and partitions is checked by several
+    processes. `resume`: a directory that keeps how far the check is until it ends; where an earlier one was
+    interrupted, this one goes on. Then each record was compared with the views as they are at the end, and with the
+    log and the analytics as they were when it was read. `on_progress` is told the records read so far.
+
+    Raises ProjectionOutdated where the views are of another version of the projecting code, ProjectionInUse (another
+    check keeps its state there), LogUnavailable.
     """
     if store.outdated:
         raise ProjectionOutdated(f"{store.path} was built by another version of the projections: rebuild it first")
-    findings = Findings()
-    with (
-        AnalyticsComparison(analytics, log.log_id, findings) as tables_of_analytics,
-        Store.temporary(log_id=log.log_id, projections=store.projections, directory=store.directory) as fresh,
-        tempfile.TemporaryDirectory(prefix="verify-", dir=fresh.directory) as scratch,
-    ):
-        comparison = Comparison(store.path, fresh.path)
-        rules = LogRules(findings, len(log.partitions), Path(scratch) / "scratch.db")
-        try:
-            for partition in (log.control, *log.partitions):
-                replay = _Replay(partition, codec, store, fresh, comparison, rules, tables_of_analytics, findings)
-                replay.run(to, on_progress)
-            rules.finish()
-            tables_of_analytics.finish(findings.ends)
-            _compare_receipts(fresh, comparison, findings)
-            tables = [table for projection in store.projections for table in projection.tables]
-            comparison.compare(tables, findings)
-        finally:
-            rules.close()
-            comparison.close()
+    findings, acknowledged = Findings(), to or {}
+    logs = {one.partition: one for one in (log.control, *log.partitions)}
+    with ExitStack() as closing:
+        rows = closing.enter_context(AnalyticsComparison(analytics, log.log_id, findings))
+        comparison = Comparison(store.path)
+        closing.callback(comparison.close)
+        compared = _compared(comparison, findings)
+        ends = {
+            number: max(one.end(), acknowledged.get(number, 0), compared.get(number, 0)) for number, one in logs.items()
+        }
+        over = {number: {r.position: r.reason for r in store.quarantined(number)} for number in logs}
+        place = closing.enter_context(_temporary(store.directory) if resume is None else _kept(resume))
+        shares = shares_of(ends, _processes(apart, ends))
+        if resume is not None:
+            shares, findings.begun = _planned(place, shares, [log.log_id, store.fold_version, over], ends)
+        tasks = [
+            Task(
+                place=place / f"part-{number}",
+                ends=share,
+                compared={one: compared.get(one, 0) for one in share},
+                over={one: over[one] for one in share},
+                analytics=analytics if rows.compares else None,
+                lasting=resume is not None,
+            )
+            for number, share in enumerate(shares)
+        ]
+        _run(tasks, log, codec, apart, on_progress)
+        for task in tasks:
+            take_part(task.place, findings)
+        findings.records = sum(findings.ends.values())
+        duplicates([task.place / SCRATCH_FILE for task in tasks], findings)
+        _compare_ends(acknowledged, compared, findings)
+        rows.finish(findings.ends)
+        tables = [table for projection in store.projections for table in projection.tables]
+        comparison.compare([task.place / VIEWS_FILE for task in tasks], tables, findings)
+        if resume is not None:
+            (place / PLAN_FILE).unlink()
     return findings
 
 
-class _Replay:
-    """One partition, from position 1 to its end; into the fresh views as far as the views under test are."""
-
-    def __init__(
-        self,
-        log: PartitionLog,
-        codec: Codec,
-        store: Store,
-        fresh: Store,
-        comparison: Comparison,
-        rules: LogRules,
-        analytics: AnalyticsComparison,
-        findings: Findings,
-    ) -> None:
-        self._analytics = analytics
-        self._log, self._codec, self._fresh = log, codec, fresh
-        self._rules, self._findings = rules, findings
-        self._partition = log.partition
-        self._over = {record.position: record.reason for record in store.quarantined(log.partition)}
-        reached = {position for (_, of), (position, _, _) in comparison.positions.items() if of == log.partition}
-        self._compared = min(reached, default=0)
-        if len(reached) > 1:
-            findings.add("position", f"the projections stand at {sorted(reached)}", log.partition)
-
-    def run(self, to: Mapping[int, int] | None, on_progress: Callable[[int], None]) -> None:
-        """Read, check and fold."""
-        partition, after = self._partition, 0
-        acknowledged = (to or {}).get(partition, 0)
-        wanted = max(self._log.end(), acknowledged, self._compared)
-        try:
-            while after < wanted and (records := self._log.read(after, READ_RECORDS)):
-                dense = _dense(records, after)
-                self._batch(dense)
-                after += len(dense)
-                self._findings.records += len(dense)
-                on_progress(self._findings.records)
-                if len(dense) < len(records):
-                    stands = records[len(dense)].position
-                    raise LogCorrupt(f"position {stands} stands where {after + 1} belongs")
-        except LogCorrupt as error:
-            self._findings.add("gap", str(error), partition, after + 1)
-        if after < acknowledged:
-            message = f"the log ends at {after}, positions up to {acknowledged} are acknowledged"
-            self._findings.add("lost", message, partition, after + 1)
-        if after < self._compared:
-            message = f"the views are at {self._compared}, the log ends at {after}"
-            self._findings.add("ahead", message, partition, after)
-        self._findings.ends[partition] = after
-        self._findings.compared[partition] = min(self._compared, after)
-
-    def _batch(self, records: list[Record]) -> None:
-        checked: list[tuple[Record, Event | None]] = []
-        entries: list[Entry] = []
-        for record in records:
-            event = self._decode(record)
-            checked.append((record, event))
-            if record.position <= self._compared:
-                folded = None if record.position in self._over else event
-                entries.append(Entry(record.position, folded, material(record)))
-        self._rules.check(self._partition, checked)
-        rows = [(record.position, None if record.position in self._over else event) for record, event in checked]
-        self._analytics.check(self._partition, rows)
-        try:
-            self._fresh.apply(self._partition, entries)
-        except LogCorrupt:
-            self._one_by_one(entries)
-
-    def _decode(self, record: Record) -> Event | None:
-        position = record.position
-        if position in self._over:
-            self._findings.add("quarantined", f"stepped over: {self._over[position]}", self._partition, position)
-        try:
-            return self._codec.decode(record.value, record.topic, partition=self._partition, position=position)
-        except UndecodableRecord as error:
-            if position not in self._over:
-                self._findings.add("undecodable", error.reason, self._partition, position)
-            return None
-
-    def _one_by_one(self, entries: list[Entry]) -> None:
-        """Fold what can be folded, and say what can not."""
-        for entry in entries:
-            try:
-                self._fresh.apply(self._partition, [entry])
-            except LogCorrupt as error:
-                self._findings.add("fold", str(error), self._partition, entry.position)
-                self._fresh.apply(self._partition, [entry._replace(event=None)])
+def _compared(comparison: Comparison, findings: Findings) -> dict[int, int]:
+    """Partition to the position at which the views are compared."""
+    reached: dict[int, set[int]] = {}
+    for (_, partition), (position, _) in comparison.positions.items():
+        reached.setdefault(partition, set()).add(position)
+    for partition, positions in reached.items():
+        if len(positions) > 1:
+            findings.add("position", f"the projections stand at {sorted(positions)}", partition)
+    return {partition: min(positions) for partition, positions in reached.items()}
 
 
-def _dense(records: list[Record], after: int) -> list[Record]:
-    """The records up to the first gap or repeat."""
-    for index, record in enumerate(records):
-        if record.position != after + 1 + index:
-            return records[:index]
-    return records
+def _compare_ends(acknowledged: Mapping[int, int], compared: Mapping[int, int], findings: Findings) -> None:
+    for partition, end in findings.ends.items():
+        if end < acknowledged.get(partition, 0):
+            message = f"the log ends at {end}, positions up to {acknowledged[partition]} are acknowledged"
+            findings.add("lost", message, partition, end + 1)
+        if end < compared.get(partition, 0):
+            message = f"the views are at {compared[partition]}, the log ends at {end}"
+            findings.add("ahead", message, partition, end)
+        findings.compared[partition] = min(compared.get(partition, 0), end)
 
 
-def _compare_receipts(fresh: Store, comparison: Comparison, findings: Findings) -> None:
-    """The views were folded from the very records that the log holds now."""
-    rebuilt = {(receipt.projection, receipt.partition): receipt for receipt in fresh.receipts()}
-    for (projection, partition), (position, _, root) in sorted(comparison.positions.items()):
-        receipt = rebuilt.get((projection, partition))
-        if receipt is not None and receipt.position == position and receipt.root != root:
-            message = f"{projection} was folded from other records than the log holds up to position {position}"
-            findings.add("receipt", message, partition)
+# --- where and by whom ----------------------------------------------------------------------------------------------
+
+
+def _processes(apart: Apart | None, ends: Mapping[int, int]) -> int:
+    """How many parts: as asked, else one a core where that pays; never more than there are partitions but control."""
+    if apart is None:
+        return 1
+    wanted = apart.processes or ((os.cpu_count() or 1) if sum(ends.values()) > RECORDS_APART else 1)
+    return min(wanted, PROCESSES_MAX, max(len(ends) - 1, 1))
+
+
+@contextmanager
+def _temporary(directory: str) -> Iterator[Path]:
+    with temporary_directory(directory) as place:
+        yield Path(place)
+
+
+@contextmanager
+def _kept(place: Path) -> Iterator[Path]:
+    """The directory of a check that may be resumed; it goes when its plan was deleted, which is when the check ends."""
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with alone(place / "lock", f"another check keeps its state in {place}: let it end first"):
+        yield place
+        if not (place / PLAN_FILE).exists():
+            shutil.rmtree(place)
+
+
+def _planned(
+    place: Path, shares: list[dict[int, int]], identity: list[object], ends: Mapping[int, int]
+) -> tuple[list[dict[int, int]], str | None]:
+    """(the shares, when the check began that this one goes on with); a plan for another log or other code is void."""
+    identity = json.loads(json.dumps(identity))
+    plan = place / PLAN_FILE
+    try:
+        found = json.loads(plan.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        found = None
+    if found is not None and found["identity"] == identity:
+        return [{one: ends[one] for one in share} for share in found["shares"]], found["begun"]
+    for part in place.glob("part-*"):
+        shutil.rmtree(part)
+    begun = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    written = {"identity": identity, "begun": begun, "shares": [list(share) for share in shares]}
+    draft = plan.with_suffix(".unfinished")
+    draft.write_text(json.dumps(written), encoding="utf-8")
+    os.replace(draft, plan)
+    return shares, None
+
+
+def _run(
+    tasks: Sequence[Task], log: Log, codec: Codec, apart: Apart | None, on_progress: Callable[[int], None]
+) -> None:
+    if len(tasks) == 1 or apart is None:
+        for task in tasks:
+            run_part(task, log, codec, on_progress)
+        return
+    done = dict.fromkeys(range(len(tasks)), 0)
+
+    def on_line(which: int, line: str) -> None:
+        done[which] = int(line)
+        on_progress(sum(done.values()))
+
+    common = {"url": apart.url, "settings": apart.settings.model_dump(mode="json")}
+    run_apart(__name__, [{**common, "task": task.told()} for task in tasks], on_line)
+
+
+def main() -> None:
+    """Do the part that the standard input tells; prints the records that are done, a line each time."""
+    given = told()
+    settings = Settings(**given["settings"])
+    with ExitStack() as closing:
+        log = open_log(parse_url(given["url"]), settings, write=False)
+        closing.callback(log.close)
+        codec, close_codec = open_codec(log, settings)
+        closing.callback(close_codec)
+        run_part(Task.of(given["task"]), log, codec, lambda records: print(records, flush=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,8 @@ def summary_of(findings: Findings, ledger: str, log_id: str, made_at: datetime) 
     lines = [TITLE, f"ledger {_line(ledger)}", f"log {_line(log_id)}"]
     lines.append(f"made {made_at.astimezone(UTC).isoformat(timespec='seconds').replace('+00:00', 'Z')}")
     lines.append(f"records {findings.records}")
+    if findings.begun is not None:
+        lines.append(f"resumed {findings.resumed} records read from {findings.begun} on")
     for partition, end in sorted(findings.ends.items()):
         compared = findings.compared.get(partition, 0)
         name = "control" if partition < 0 else f"partition {partition}"

@@ -29,7 +29,7 @@ from session_ledger.domain.errors import (
 )
 from session_ledger.domain.events import Event
 from session_ledger.projections.port import Entry, Projection, Quarantined, Receipt
-from session_ledger.projections.temporary import PREFIX, sweep
+from session_ledger.projections.temporary import temporary_directory
 
 BUSY_TIMEOUT_S = 30.0  # a rebuild puts its pages in place under the write lock; a big one takes some seconds
 ROOT_0 = bytes(32)
@@ -61,8 +61,10 @@ CREATE TABLE quarantine (
 class Store:
     """The views' file, open. Thread-safe. `outdated` says that the rows are those of other projecting code."""
 
-    def __init__(self, path: str | Path, *, log_id: str, projections: Sequence[Projection]) -> None:
-        """Open, or make, the file at `path` for the log `log_id`.
+    def __init__(
+        self, path: str | Path, *, log_id: str, projections: Sequence[Projection], lasting: bool = True
+    ) -> None:
+        """Open, or make, the file at `path` for the log `log_id`. Not `lasting`: nothing in it outlives the process.
 
         Raises ProjectionForeign where the file was built from another log, Misconfigured where it is no such file or
         can not be opened.
@@ -79,6 +81,8 @@ class Store:
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # the files beside it take over its mode
             self._db = self._connect(read_only=False)
+            if not lasting:
+                self._db.execute("PRAGMA synchronous = OFF")
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             raise _unusable(error)(
@@ -89,16 +93,13 @@ class Store:
     @classmethod
     def temporary(cls, *, log_id: str, projections: Sequence[Projection], directory: str | None = None) -> Store:
         """A store in a file of its own that is deleted by `close` (in `directory`, or where temporary files go)."""
-        if directory is not None:
-            sweep(Path(directory))
-        place = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=directory)
+        place = temporary_directory(directory)
         try:
-            store = cls(Path(place.name) / "views.db", log_id=log_id, projections=projections)
+            store = cls(Path(place.name) / "views.db", log_id=log_id, projections=projections, lasting=False)
         except BaseException:
             place.cleanup()
             raise
         store._directory = place
-        store._db.execute("PRAGMA synchronous = OFF")  # nothing in it outlives the process
         return store
 
     # --- writing ------------------------------------------------------------------------------------------------

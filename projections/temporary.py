@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 PREFIX = "views-building-"  # followed by the process id
 
 
-def sweep(directory: Path) -> None:
-    """Delete temporary stores whose process was killed."""
+def temporary_directory(directory: str | None = None) -> tempfile.TemporaryDirectory[str]:
+    """One for temporary views (in `directory`, or where temporary files go); what killed processes left there goes."""
+    if directory is not None:
+        _sweep(Path(directory))
+    return tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=directory)
+
+
+def _sweep(directory: Path) -> None:
     for place in directory.glob(f"{PREFIX}*"):
         pid = place.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdigit() and not _is_alive(int(pid)):

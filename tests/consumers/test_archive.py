@@ -12,7 +12,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from session_ledger.consumers import archive as module
+from session_ledger.consumers.alone import alone
 from session_ledger.consumers.analytics import Analytics, open_snapshot
 from session_ledger.consumers.archive import Export, archive, damaged, read_manifest
 from session_ledger.domain.errors import LogCorrupt, Misconfigured, ProjectionForeign, ProjectionInUse
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused(directory: Path, tmp_path: Path) -> None:
     with pytest.raises(Misconfigured):
         exported(directory, to)
     (to / "_manifest.json").write_text(manifest)
-    with module._locked(to), pytest.raises(ProjectionInUse):
+    with alone(to / ".lock", "busy"), pytest.raises(ProjectionInUse):
         exported(directory, to)
 
 
