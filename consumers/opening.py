@@ -18,7 +18,7 @@ from session_ledger.consumers.records import (
     as_datetime_or_none,
 )
 from session_ledger.domain.commands import Json
-from session_ledger.domain.errors import ContentUnreadable, KeyUnavailable
+from session_ledger.domain.errors import ContentGone, ContentUnreadable, KeyUnavailable
 from session_ledger.domain.events import (
     TOPIC_BY_EVENT,
     TOPIC_PREFIX,
@@ -66,7 +66,7 @@ class Opener:
             return None
         try:
             return read(open_sealed(self._envelope, *self._owner, event_id, topic, field, key_id, sealed))
-        except (KeyUnavailable, ContentUnreadable) as error:
+        except (KeyUnavailable, ContentUnreadable, ContentGone) as error:
             if self.unreadable is None:
                 self.unreadable = f"{error.code}: {error}"
             return None
@@ -116,6 +116,7 @@ def session_view(
         ended_by=row["ended_by"],
         note=opened.get("note"),
         replaced_by=_id_or_none(row["replaced_by"]),
+        erased_at=as_datetime_or_none(row["erased_at"]),
         session_limit=row["session_limit"],
         limit_policy=row["limit_policy"],
         messages=row["messages"],

@@ -52,6 +52,8 @@ class SessionView:
     note: str | None
     replaced_by: str | None
     """Of an evicted session: the one that took its place."""
+    erased_at: datetime | None
+    """Its content was erased then; what is left is structure."""
     session_limit: int | None
     limit_policy: str
     messages: int

@@ -18,11 +18,15 @@ from session_ledger.domain.events import (
     AlertRaised,
     AuditRead,
     AuthenticationFailed,
+    ContentErased,
     ContentRevealed,
+    ErasureRefused,
     ErrorReported,
     Event,
     LeakAcknowledged,
     LeakFound,
+    LegalHoldLifted,
+    LegalHoldSet,
     MessageAdded,
     QuotaConsumed,
     QuotaRefused,
@@ -38,7 +42,7 @@ from session_ledger.domain.events import (
     UserLimitsSet,
 )
 from session_ledger.domain.ids import format_id
-from session_ledger.domain.remembered import Remembered, remember
+from session_ledger.domain.remembered import Remembered, forget_bodies, remember
 from session_ledger.domain.session import Session
 from session_ledger.domain.windows import Window
 
@@ -122,6 +126,10 @@ class Account:
     """By agent type."""
     findings: dict[bytes, bool] = field(default_factory=dict)
     """Leakage findings, to whether they are acknowledged."""
+    holds: set[tuple[str, bytes]] = field(default_factory=set)
+    """Legal holds: (matter, session id; b"": all of the user)."""
+    erased: set[bytes] = field(default_factory=set)
+    """Sessions that were erased one by one."""
 
     @property
     def due_at(self) -> int | None:
@@ -268,6 +276,25 @@ def _leak_acknowledged(account: Account, event: LeakAcknowledged) -> None:
     account.findings[event.finding_id] = True
 
 
+def _content_erased(account: Account, event: ContentErased) -> None:
+    _account_event(account, event)
+    if event.session_id is None:
+        forget_bodies(account.commands)
+        account.erased.clear()
+    else:
+        account.erased.add(event.session_id)
+
+
+def _legal_hold_set(account: Account, event: LegalHoldSet) -> None:
+    _account_event(account, event)
+    account.holds.add((event.matter, event.session_id or b""))
+
+
+def _legal_hold_lifted(account: Account, event: LegalHoldLifted) -> None:
+    _account_event(account, event)
+    account.holds.discard((event.matter, event.session_id or b""))
+
+
 def _user_limits_set(account: Account, event: UserLimitsSet) -> None:
     _account_event(account, event)
     account.max_sessions, account.limit_policy, account.plan = event.max_sessions, event.limit_policy, event.plan
@@ -294,5 +321,9 @@ _FOLDS: dict[type[Event], Callable[[Account, Any], None]] = {
     LeakFound: _leak_found,
     LeakAcknowledged: _leak_acknowledged,
     AlertRaised: _account_event,
+    ContentErased: _content_erased,
+    ErasureRefused: _account_event,
+    LegalHoldSet: _legal_hold_set,
+    LegalHoldLifted: _legal_hold_lifted,
 }
 """Agent events change no account (see `agents`), but their commands are remembered in one."""

@@ -19,6 +19,13 @@ from session_ledger.domain.commands_audit import RaiseAlert as RaiseAlert
 from session_ledger.domain.commands_audit import RecordAuditRead as RecordAuditRead
 from session_ledger.domain.commands_audit import ReportLeak as ReportLeak
 from session_ledger.domain.commands_audit import RevealContent as RevealContent
+from session_ledger.domain.commands_erasure import EraseSession as EraseSession
+from session_ledger.domain.commands_erasure import EraseTenant as EraseTenant
+from session_ledger.domain.commands_erasure import EraseUser as EraseUser
+from session_ledger.domain.commands_erasure import LiftLegalHold as LiftLegalHold
+from session_ledger.domain.commands_erasure import LiftTenantHold as LiftTenantHold
+from session_ledger.domain.commands_erasure import SetLegalHold as SetLegalHold
+from session_ledger.domain.commands_erasure import SetTenantHold as SetTenantHold
 from session_ledger.domain.frozen import quick
 
 # --- sessions -----------------------------------------------------------------------------------------------------
@@ -349,4 +356,6 @@ class Prepared:
     session_id: bytes | None = None
     """CreateSession: the id of the new session."""
     key_commitment: bytes | None = None
-    """CreateSession, ImportSession: of the new session's data key."""
+    """CreateSession, ImportSession: of the new session's data key; EraseUser: of the account's next one."""
+    key_is_new: bool = False
+    """ImportSession: the vault holds no key of that session."""

@@ -7,14 +7,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from session_ledger.domain.account import Account
-from session_ledger.domain.commands import Prepared, PublishSchema, SetLimits
-from session_ledger.domain.decision import Decision
-from session_ledger.domain.errors import InvalidInput, LogCorrupt, SessionLedgerError
-from session_ledger.domain.events import Event, LimitsSet, QuotaDefault, SchemaPublished, TenantEvent
+from session_ledger.domain.commands import (
+    EraseTenant,
+    LiftTenantHold,
+    Prepared,
+    PublishSchema,
+    SetLimits,
+    SetTenantHold,
+)
+from session_ledger.domain.decision import Decision, nothing_new
+from session_ledger.domain.errors import (
+    ContentGone,
+    HoldNotFound,
+    InvalidInput,
+    LogCorrupt,
+    SessionLedgerError,
+    UnderLegalHold,
+)
+from session_ledger.domain.events import (
+    Event,
+    LimitsSet,
+    QuotaDefault,
+    SchemaPublished,
+    TenantErased,
+    TenantEvent,
+    TenantHoldLifted,
+    TenantHoldSet,
+)
 from session_ledger.domain.remembered import Remembered, recall, remember
 from session_ledger.domain.results import Recorded
 from session_ledger.domain.session import EVICT, SENSITIVE, SENSITIVE_TTL_MS_MAX, WEBSITE
@@ -52,6 +75,9 @@ class TenantSettings:
 
     own: Limits = NOTHING
     plans: dict[str, Limits] = field(default_factory=dict)
+    holds: frozenset[str] = frozenset()
+    """Matters of the legal holds on all of the tenant's content."""
+    erased: bool = False
 
     def _plan(self, account: Account) -> Limits:
         return NOTHING if account.plan is None else self.plans.get(account.plan, NOTHING)
@@ -137,7 +163,7 @@ class ControlState:
 
 
 def decide_control(state: ControlState, prepared: Prepared, now: int, new_id: Callable[[], bytes]) -> Decision:
-    """Decide SetLimits or PublishSchema. Errors are in the decision."""
+    """Decide a command of a tenant. Errors are in the decision."""
     command = prepared.command
     tenant = state.tenants.get(command.tenant) or TenantState()
     try:
@@ -155,6 +181,10 @@ def decide_control(state: ControlState, prepared: Prepared, now: int, new_id: Ca
                 return Decision([], InvalidInput("fingerprint", seen, "must be the text's own"))
             return Decision([], result=Recorded())
         return Decision([SchemaPublished(*head, command.name, command.fingerprint, command.schema_json)])
+    if isinstance(command, EraseTenant | SetTenantHold | LiftTenantHold):
+        return _decide_erasure(tenant.settings, command, prepared, head)
+    if tenant.settings.erased:
+        return Decision([], ContentGone(f"tenant {command.tenant!r} was erased: it takes no command"))
     if isinstance(command, SetLimits):
         quotas = tuple(QuotaDefault(name, limit, ms) for name, (limit, ms) in sorted(command.quotas.items()))
         return Decision(
@@ -176,6 +206,27 @@ def decide_control(state: ControlState, prepared: Prepared, now: int, new_id: Ca
     raise TypeError(f"{type(command).__name__} is no command of the control log")
 
 
+def _decide_erasure(
+    settings: TenantSettings,
+    command: EraseTenant | SetTenantHold | LiftTenantHold,
+    prepared: Prepared,
+    head: tuple[bytes, str, str, int, int, bytes | None, bytes | None],
+) -> Decision:
+    if isinstance(command, EraseTenant):
+        if settings.holds:
+            held = f"tenant {command.tenant!r} is under a legal hold ({', '.join(sorted(settings.holds))})"
+            return Decision([], UnderLegalHold(f"{held}: nothing was erased; lift the hold first, if you may"))
+        if settings.erased:
+            return nothing_new(prepared)
+        return Decision([TenantErased(*head, command.requested_by, command.reason)])
+    told = (command.matter, command.requested_by, command.reason)
+    if isinstance(command, SetTenantHold):
+        return nothing_new(prepared) if command.matter in settings.holds else Decision([TenantHoldSet(*head, *told)])
+    if command.matter not in settings.holds:
+        return Decision([], HoldNotFound(f"matter {command.matter!r}: it holds nothing of tenant {command.tenant!r}"))
+    return Decision([TenantHoldLifted(*head, *told)])
+
+
 def evolve_control(state: ControlState, event: Event, position: int) -> None:
     """Fold one event of the control log in. Raises LogCorrupt where it can not follow or does not belong there."""
     if not isinstance(event, TenantEvent):
@@ -190,6 +241,12 @@ def evolve_control(state: ControlState, event: Event, position: int) -> None:
     elif isinstance(event, SchemaPublished):
         state.schemas[event.fingerprint] = event.name
         state.schema_digests[event.fingerprint] = _digest(event.schema_json)
+    elif isinstance(event, TenantErased):
+        tenant.settings = replace(tenant.settings, erased=True)
+    elif isinstance(event, TenantHoldSet):
+        tenant.settings = replace(tenant.settings, holds=tenant.settings.holds | {event.matter})
+    elif isinstance(event, TenantHoldLifted):
+        tenant.settings = replace(tenant.settings, holds=tenant.settings.holds - {event.matter})
     if event.command_id is not None:
         remember(tenant.commands, event.command_id, event.command_digest or b"", event.recorded_at, position)
     state.position = position
@@ -211,8 +268,8 @@ def _with(settings: TenantSettings, event: LimitsSet) -> TenantSettings:
         {quota.resource: (quota.limit, quota.period_ms) for quota in event.quotas},
     )
     if event.plan is None:
-        return TenantSettings(limits, settings.plans)
-    return TenantSettings(settings.own, {**settings.plans, event.plan: limits})
+        return replace(settings, own=limits)
+    return replace(settings, plans={**settings.plans, event.plan: limits})
 
 
 def _first(user: int | None, plan: int | None, tenant: int | None, default: int) -> int:

@@ -17,8 +17,11 @@ from session_ledger.domain.commands import (
     ConsumeQuota,
     CreateSession,
     EndSession,
+    EraseSession,
+    EraseUser,
     ExpireSessions,
     ImportSession,
+    LiftLegalHold,
     Prepared,
     RaiseAlert,
     RecordAuditRead,
@@ -32,6 +35,7 @@ from session_ledger.domain.commands import (
     ReportQuota,
     RetireAgent,
     RevealContent,
+    SetLegalHold,
     SetQuota,
     SetUserLimits,
     UpdateSession,
@@ -44,6 +48,7 @@ from session_ledger.domain.decide_audit import (
     report_leak,
     reveal_content,
 )
+from session_ledger.domain.decide_erasure import erase_session, erase_user, lift_legal_hold, set_legal_hold
 from session_ledger.domain.decide_import import import_session
 from session_ledger.domain.decide_quotas import (
     authentication_failed,
@@ -64,7 +69,7 @@ from session_ledger.domain.decide_sessions import (
     update_session,
 )
 from session_ledger.domain.decision import Context, Decision, NewId
-from session_ledger.domain.errors import SessionLedgerError
+from session_ledger.domain.errors import ContentGone, SessionLedgerError
 from session_ledger.domain.events import Event
 from session_ledger.domain.remembered import recall
 
@@ -80,6 +85,8 @@ def decide(context: Context, prepared: Prepared, now: int, new_id: NewId) -> Dec
     within a second of the last one told are counted in the account (`uncounted`).
     """
     command_type = type(prepared.command)
+    if context.settings.erased and command_type not in _OF_THE_ERASED:
+        return Decision([], ContentGone(f"tenant {prepared.command.tenant!r} was erased: it takes no command"))
     remembered = _REMEMBERED.get(command_type)
     if remembered is not None:
         try:
@@ -118,8 +125,15 @@ _REMEMBERED: dict[type[Command], Decide] = {
     ReportLeak: report_leak,
     AcknowledgeLeak: acknowledge_leak,
     RaiseAlert: raise_alert,
+    EraseSession: erase_session,
+    EraseUser: erase_user,
+    SetLegalHold: set_legal_hold,
+    LiftLegalHold: lift_legal_hold,
 }
 """Commands whose repeats answer what the first one did."""
+
+_OF_THE_ERASED: frozenset[type[Command]] = frozenset((EraseSession, EraseUser, SetLegalHold, LiftLegalHold))
+"""What an erased tenant may still be asked."""
 
 _NOT_REMEMBERED: dict[type[Command], Decide] = {
     ImportSession: import_session,  # its session id makes it idempotent

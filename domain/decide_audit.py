@@ -10,31 +10,17 @@ from session_ledger.domain.commands import (
     ReportLeak,
     RevealContent,
 )
-from session_ledger.domain.decision import Context, Decision, NewId, own_event_id
+from session_ledger.domain.decision import Context, Decision, NewId, account_head, nothing_new
 from session_ledger.domain.errors import FindingNotFound, TooManyFindings
 from session_ledger.domain.events import AlertRaised, AuditRead, ContentRevealed, LeakAcknowledged, LeakFound
-from session_ledger.domain.ids import format_id
-from session_ledger.domain.results import Recorded
 
 FINDINGS_MAX = 10_000  # remembered a user, some 1 MB: a repeat of one of them is known again
-
-Head = tuple[bytes, str, str, int, int, bytes | None, bytes | None]
-
-
-def _head(context: Context, prepared: Prepared, now: int, new_id: NewId) -> Head:
-    account = context.account
-    event_id = own_event_id(prepared, new_id)
-    return event_id, account.tenant, account.user, account.version + 1, now, prepared.command_id, prepared.digest
-
-
-def _nothing_new(prepared: Prepared) -> Decision:
-    return Decision([], result=Recorded(command_id=format_id(prepared.command_id)))
 
 
 def reveal_content(context: Context, command: RevealContent, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """ContentRevealed. Whoever asked opens nothing before this is acknowledged."""
     told = (command.session_id, command.revealed_by, command.reason, command.query_digest, command.fields)
-    return Decision([ContentRevealed(*_head(context, prepared, now, new_id), *told)])
+    return Decision([ContentRevealed(*account_head(context, prepared, now, new_id), *told)])
 
 
 def record_audit_read(
@@ -42,20 +28,20 @@ def record_audit_read(
 ) -> Decision:
     """AuditRead."""
     told = (command.read_by, command.action, command.session_id, command.reason)
-    return Decision([AuditRead(*_head(context, prepared, now, new_id), *told)])
+    return Decision([AuditRead(*account_head(context, prepared, now, new_id), *told)])
 
 
 def report_leak(context: Context, command: ReportLeak, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """LeakFound; nothing where the same finding is recorded already."""
     findings = context.account.findings
     if command.finding_id in findings:
-        return _nothing_new(prepared)
+        return nothing_new(prepared)
     if len(findings) >= FINDINGS_MAX:
         return Decision([], TooManyFindings(f"{len(findings)} findings of this user are recorded; no more are kept"))
     return Decision(
         [
             LeakFound(
-                *_head(context, prepared, now, new_id),
+                *account_head(context, prepared, now, new_id),
                 command.finding_id,
                 command.kind,
                 command.severity,
@@ -83,12 +69,12 @@ def acknowledge_leak(
         message = f"finding {command.finding_id.hex()}: no such finding is recorded for this user"
         return Decision([], FindingNotFound(message))
     if acknowledged:
-        return _nothing_new(prepared)
+        return nothing_new(prepared)
     told = (command.finding_id, command.acknowledged_by, command.reason)
-    return Decision([LeakAcknowledged(*_head(context, prepared, now, new_id), *told)])
+    return Decision([LeakAcknowledged(*account_head(context, prepared, now, new_id), *told)])
 
 
 def raise_alert(context: Context, command: RaiseAlert, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """AlertRaised."""
     told = (command.kind, command.severity, command.session_id, command.value, command.threshold)
-    return Decision([AlertRaised(*_head(context, prepared, now, new_id), *told)])
+    return Decision([AlertRaised(*account_head(context, prepared, now, new_id), *told)])

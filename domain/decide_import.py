@@ -5,6 +5,7 @@ from __future__ import annotations
 from session_ledger.domain.commands import ImportSession, Prepared
 from session_ledger.domain.decision import Context, Decision, NewId, expire, key_unavailable
 from session_ledger.domain.errors import (
+    ContentGone,
     InvalidInput,
     SessionExists,
     SessionLedgerError,
@@ -29,6 +30,9 @@ def import_session(context: Context, command: ImportSession, prepared: Prepared,
     session_id = command.session_id
     session = context.account.sessions.get(session_id)
     if session is None:
+        if context.ended == IMPORTED and prepared.key_is_new:
+            message = f"session {format_id(session_id)} was imported before, and its content was erased since"
+            return Decision([], ContentGone(f"{message}: where it may come back, import it under another id"))
         if context.ended == IMPORTED:
             return Decision([], result=_nothing_added(prepared, session_id, complete=True))
         if context.ended is not None:

@@ -13,7 +13,7 @@ from session_ledger.domain.errors import KeyUnavailable, SessionLedgerError, Ses
 from session_ledger.domain.events import AgentReleased, Event, SessionExpired
 from session_ledger.domain.ids import format_id
 from session_ledger.domain.remembered import DIGEST_BYTES
-from session_ledger.domain.results import Result
+from session_ledger.domain.results import Recorded, Result
 from session_ledger.domain.session import Session
 
 if TYPE_CHECKING:
@@ -55,6 +55,21 @@ class Decision:
     """Only where the command recorded no event: `partition` and `position` are the shard's to fill in."""
     repeat: tuple[int, int] | None = None
     """(first position, number) of the events that the same command recorded before: read them, call `result_of`."""
+
+
+Head = tuple[bytes, str, str, int, int, bytes | None, bytes | None]
+
+
+def account_head(context: Context, prepared: Prepared, now: int, new_id: NewId) -> Head:
+    """What the command's own event in the stream of the account begins with."""
+    account = context.account
+    event_id = own_event_id(prepared, new_id)
+    return event_id, account.tenant, account.user, account.version + 1, now, prepared.command_id, prepared.digest
+
+
+def nothing_new(prepared: Prepared) -> Decision:
+    """What the command asks for is recorded already."""
+    return Decision([], result=Recorded(command_id=format_id(prepared.command_id)))
 
 
 def own_seal(prepared: Prepared, new_id: NewId) -> Sealed:

@@ -162,6 +162,30 @@ class TooManyFindings(SessionLedgerError):
     code = "too_many_findings"
 
 
+class UnderLegalHold(SessionLedgerError):
+    """A legal hold keeps the content from being erased; the refusal is recorded."""
+
+    code = "under_legal_hold"
+
+
+class HoldNotFound(SessionLedgerError):
+    """No legal hold of that matter and scope is set."""
+
+    code = "hold_not_found"
+
+
+class ContentGone(SessionLedgerError):
+    """What the command is about was erased, and can not be had again."""
+
+    code = "content_gone"
+
+
+class NotErasable(SessionLedgerError):
+    """The ledger seals nothing, so nothing in its log can be erased."""
+
+    code = "not_erasable"
+
+
 # --- the ledger can not do it now ---------------------------------------------------------------------------------
 
 

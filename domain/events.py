@@ -30,6 +30,13 @@ from session_ledger.domain.events_audit import LeakFound as LeakFound
 from session_ledger.domain.events_control import LimitsSet as LimitsSet
 from session_ledger.domain.events_control import QuotaDefault as QuotaDefault
 from session_ledger.domain.events_control import SchemaPublished as SchemaPublished
+from session_ledger.domain.events_erasure import ContentErased as ContentErased
+from session_ledger.domain.events_erasure import ErasureRefused as ErasureRefused
+from session_ledger.domain.events_erasure import LegalHoldLifted as LegalHoldLifted
+from session_ledger.domain.events_erasure import LegalHoldSet as LegalHoldSet
+from session_ledger.domain.events_erasure import TenantErased as TenantErased
+from session_ledger.domain.events_erasure import TenantHoldLifted as TenantHoldLifted
+from session_ledger.domain.events_erasure import TenantHoldSet as TenantHoldSet
 from session_ledger.domain.frozen import quick
 from session_ledger.domain.streams import AccountEvent as AccountEvent
 from session_ledger.domain.streams import AgentEvent as AgentEvent
@@ -362,8 +369,15 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     LeakFound,
     LeakAcknowledged,
     AlertRaised,
+    ContentErased,
+    ErasureRefused,
+    LegalHoldSet,
+    LegalHoldLifted,
     LimitsSet,
     SchemaPublished,
+    TenantErased,
+    TenantHoldSet,
+    TenantHoldLifted,
 )
 TOPIC_PREFIX = "session_ledger.events."
 EVENT_BY_TOPIC: dict[str, type[Event]] = {TOPIC_PREFIX + cls.__name__: cls for cls in EVENT_TYPES}

@@ -32,6 +32,7 @@ ENTRIES_KEPT = 1536  # after dropping some for want of room, so that looking for
 AHEAD_MAX = 2048  # ids dated ahead of the ledger's clock, besides
 PRUNE_FROM = 32  # entries below which looking for old ones is not worth it
 DIGEST_BYTES = 16  # of a command's body
+BODY_FORGOTTEN = bytes(DIGEST_BYTES)  # the digest's key is destroyed: whatever comes is taken for the same body
 _TIME_BYTES = 6  # what a UUIDv7 starts with: its time, milliseconds since the epoch
 _POSITION_END, _COUNT_END, _SETTLED_END = 8, 12, 18  # an entry: first position, number of events, settled, digest
 
@@ -75,7 +76,7 @@ def recall(commands: Remembered, command_id: bytes, digest: bytes, now: int) -> 
         raise CommandTooOld(f"command {format_id(command_id)}: {_age(id_time, now)}; use a new id if it should run")
     if id_time < now - WINDOW_US:
         raise CommandTooOld(f"command {format_id(command_id)}: {_age(id_time, now)}; it was recorded before")
-    if entry[_SETTLED_END:] != digest:
+    if entry[_SETTLED_END:] not in (digest, BODY_FORGOTTEN):
         raise CommandIdReused(f"command {format_id(command_id)} was recorded with another body; use a new id")
     return int.from_bytes(entry[:_POSITION_END], "big"), int.from_bytes(entry[_POSITION_END:_COUNT_END], "big")
 
@@ -96,6 +97,12 @@ def remember(commands: Remembered, command_id: bytes, digest: bytes, recorded_at
             _prune(commands, recorded_at)
     if len(commands.entries) >= commands.prune_at:
         _prune(commands, recorded_at)
+
+
+def forget_bodies(commands: Remembered) -> None:
+    """The key that the digests were made with is destroyed: repeats are told by their id alone from now on."""
+    for command_id, entry in commands.entries.items():
+        commands.entries[command_id] = entry[:_SETTLED_END] + BODY_FORGOTTEN
 
 
 def _prune(commands: Remembered, now: int) -> None:

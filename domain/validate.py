@@ -29,6 +29,7 @@ from session_ledger.domain.shapes import (
     words,
 )
 from session_ledger.domain.validate_audit import AUDIT_CHECKS
+from session_ledger.domain.validate_erasure import ERASURE_CHECKS
 from session_ledger.domain.values import amount, check_amount, check_time, time_us
 
 __all__ = ["Rules", "amount", "time_us", "validate"]
@@ -336,4 +337,5 @@ _CHECKS: dict[type[c.Command], Callable[[Any, Rules], None]] = {
     c.SetLimits: _set_limits,
     c.PublishSchema: _publish_schema,
     **AUDIT_CHECKS,
+    **ERASURE_CHECKS,
 }

@@ -10,6 +10,7 @@ from session_ledger.domain.results import Result
 from session_ledger.ledger.methods import Commands
 from session_ledger.ledger.methods_agents import AgentMethods
 from session_ledger.ledger.methods_audit import AuditMethods
+from session_ledger.ledger.methods_erasure import ErasureMethods
 from session_ledger.ledger.methods_quotas import QuotaMethods
 from session_ledger.ledger.methods_sessions import SessionMethods
 
@@ -71,3 +72,8 @@ class AsyncLedger:
     report_leak = _awaitable(AuditMethods.report_leak)
     acknowledge_leak = _awaitable(AuditMethods.acknowledge_leak)
     raise_alert = _awaitable(AuditMethods.raise_alert)
+    erase_session = _awaitable(ErasureMethods.erase_session)
+    erase_user = _awaitable(ErasureMethods.erase_user)
+    erase_tenant = _awaitable(ErasureMethods.erase_tenant)
+    set_legal_hold = _awaitable(ErasureMethods.set_legal_hold)
+    lift_legal_hold = _awaitable(ErasureMethods.lift_legal_hold)

@@ -14,13 +14,16 @@ from typing import Protocol
 
 from session_ledger.domain.commands import (
     Command,
+    EraseTenant,
     ExpireSessions,
+    LiftTenantHold,
     Prepared,
     PublishSchema,
     RegisterAgent,
     RetireAgent,
     SessionCommand,
     SetLimits,
+    SetTenantHold,
     UserCommand,
 )
 from session_ledger.domain.decision import EXPIRIES_MAX
@@ -128,7 +131,7 @@ class Shards:
             slot = slot_of_id(command.agent_id)
             if isinstance(command, RegisterAgent) and slot > self._mask:
                 raise InvalidInput("partition", str(slot), f"must be one of the ledger's, 0 to {self._mask}")
-        elif isinstance(command, (SetLimits, PublishSchema)):
+        elif isinstance(command, (SetLimits, PublishSchema, EraseTenant, SetTenantHold, LiftTenantHold)):
             return self._control
         else:
             raise InvalidInput("command", f"a {type(command).__name__}", "must be a command of session_ledger.domain")

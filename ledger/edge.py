@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from session_ledger.domain import commands as c
-from session_ledger.domain.errors import InvalidInput
+from session_ledger.domain.errors import InvalidInput, NotErasable
 from session_ledger.domain.events import (
     TOPIC_BY_EVENT,
     AuthenticationFailed,
@@ -31,6 +31,7 @@ from session_ledger.ledger.pending import Answer, Pending
 from session_ledger.ledger.topics import TOPIC, Taxonomy
 from session_ledger.schemas.library import parse
 from session_ledger.security.port import DataKey, Envelope
+from session_ledger.security.sealing import plain_digest
 
 EVENT_OVERHEAD_BYTES = 2048  # an event without its texts, with ids of 256 bytes in key, value and headers, from above
 _body = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -68,6 +69,10 @@ class Edge:
             c.CreateSession: self._create_session,
             c.ImportSession: self._import_session,
             c.ReportAuthenticationFailure: self._authentication_failure,
+            c.EraseSession: self._erasure,
+            c.EraseUser: self._erase_user,
+            c.EraseTenant: self._erasure,
+            **dict.fromkeys((c.SetLegalHold, c.LiftLegalHold, c.SetTenantHold, c.LiftTenantHold), self._in_the_clear),
         }
         self._sealers: dict[type[c.Command], Callable[..., tuple[c.Sealed, int]]] = {
             c.AddMessage: self._message,
@@ -136,6 +141,25 @@ class Edge:
         key = self._account_key(command)
         return c.Prepared(command, command_id, key.digest(body)), (key,), EVENT_OVERHEAD_BYTES + len(body)
 
+    def _in_the_clear(self, command: c.Command, command_id: bytes, body: bytes) -> Made:
+        """Everything in it stands in its event as it is, so a digest without a key tells nothing more."""
+        return c.Prepared(command, command_id, plain_digest(body)), (), EVENT_OVERHEAD_BYTES + len(body)
+
+    def _erasure(self, command: c.Command, command_id: bytes, body: bytes) -> Made:
+        if self._account_key(command).key_id is None:
+            raise NotErasable(
+                "this ledger was opened with sealing off: what it records stands in the log as it is, and nothing can "
+                "be erased from a log"
+            )
+        return self._in_the_clear(command, command_id, body)
+
+    def _erase_user(self, command: c.EraseUser, command_id: bytes, body: bytes) -> Made:
+        """With the account's next key: whatever is sealed from here on is sealed by that."""
+        prepared, _, size = self._erasure(command, command_id, body)
+        key = self._envelope.renewed_account_key(command.tenant, command.user)
+        sealed = c.Sealed(new_id(self._clock()), key.key_id, _NO_METADATA, {})
+        return replace(prepared, sealed=(sealed,), key_commitment=key.commitment), (key,), size
+
     def _message(self, key: DataKey, message: c.AddMessage | c.ImportedMessage) -> tuple[c.Sealed, int]:
         event_id = new_id(self._clock())
         seal = key.seal
@@ -185,7 +209,8 @@ class Edge:
             ended, size = self._texts(key, SessionEnded)
             sealed.append(ended)
             total += size
-        prepared = c.Prepared(command, command_id, key.digest(body), tuple(sealed), command.session_id, key.commitment)
+        digest, new = key.digest(body), not key.durable
+        prepared = c.Prepared(command, command_id, digest, tuple(sealed), command.session_id, key.commitment, new)
         return prepared, (key,), total
 
     # --- pieces -----------------------------------------------------------------------------------------------------

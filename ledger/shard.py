@@ -20,6 +20,7 @@ from session_ledger.domain.commands import Prepared, RecordRefusals
 from session_ledger.domain.decide import Decision
 from session_ledger.domain.errors import (
     AppendFailed,
+    KeyNotStored,
     LedgerClosed,
     LogUnavailable,
     NotOwner,
@@ -27,7 +28,7 @@ from session_ledger.domain.errors import (
     Overloaded,
     SessionLedgerError,
 )
-from session_ledger.domain.events import TOPIC_BY_EVENT
+from session_ledger.domain.events import TOPIC_BY_EVENT, ContentErased
 from session_ledger.domain.ids import new_id
 from session_ledger.ledger.answering import NOBODY, error_for, outcome_of
 from session_ledger.ledger.clocks import append_time
@@ -331,6 +332,9 @@ class Shard:
         """Decide one command, fold its events in and add their records; a command that fails adds nothing."""
         folds = self._folds
         try:
+            for key in pending.keys:
+                if key.revoked:
+                    raise KeyNotStored("what the command is about was erased meanwhile: repeat it")
             decision = folds.decide(pending.prepared, now, lambda: new_id(now))
             if not decision.events:
                 return decision
@@ -347,6 +351,8 @@ class Shard:
             topic = TOPIC_BY_EVENT[type(event)]
             records.append(Record(position, batch_id, event.originator_id, event.version, topic, value, key))
             folds.evolve(event, position)
+            if type(event) is ContentErased:  # whatever comes next is sealed anew, even if this append fails
+                self._envelope.forget(event.tenant, event.user, event.session_id)
         return decision
 
     def _append(self, records: list[Record], batch_id: bytes) -> None:

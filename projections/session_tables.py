@@ -39,7 +39,8 @@ CREATE TABLE sessions (
     end_occurred_at INTEGER,
     end_reason TEXT,
     ended_by TEXT,
-    replaced_by BLOB
+    replaced_by BLOB,
+    erased_at INTEGER               -- its content is gone since
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_of_user ON sessions (tenant, user, status, last_active_at, session_id);
 CREATE INDEX sessions_of_tenant ON sessions (tenant, status, last_active_at, session_id);

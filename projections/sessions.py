@@ -14,6 +14,7 @@ from typing import Any
 from session_ledger.domain.errors import LogCorrupt
 from session_ledger.domain.events import (
     AuthenticationFailed,
+    ContentErased,
     ErrorReported,
     Event,
     MessageAdded,
@@ -25,9 +26,10 @@ from session_ledger.domain.events import (
     SessionUpdated,
 )
 from session_ledger.domain.ids import format_id
+from session_ledger.projections.erased import erase
 from session_ledger.projections.session_tables import DDL, ENDED, EVICTED, EXPIRED, IMPORTED, LIVE, TABLES
 
-_SESSION_COLUMNS = 33
+_SESSION_COLUMNS = 34
 _INSERT_SESSION = f"INSERT INTO sessions VALUES ({', '.join('?' * _SESSION_COLUMNS)})"
 INTEGER_MAX = 2**63 - 1  # what SQLite holds; counts stop there, for a caller may report any number of tokens
 _COUNT = f"""
@@ -80,6 +82,7 @@ class _Batch:
         self.messages: list[tuple[object, ...]] = []
         self.errors: list[tuple[object, ...]] = []
         self.failures: list[tuple[object, ...]] = []
+        self.erasures: list[tuple[int, ContentErased]] = []
 
     def change(self, position: int, event: SessionEvent) -> _Change:
         change = self.changes.get(event.session_id)
@@ -221,6 +224,10 @@ def _failed(batch: _Batch, position: int, event: AuthenticationFailed) -> None:
     )
 
 
+def _erased(batch: _Batch, position: int, event: ContentErased) -> None:
+    batch.erasures.append((position, event))
+
+
 _Gather = Callable[[_Batch, int, Any], None]
 _GATHER: dict[type[Event], _Gather] = {
     SessionCreated: _created,
@@ -231,6 +238,7 @@ _GATHER: dict[type[Event], _Gather] = {
     SessionEvicted: _evicted,
     ErrorReported: _error,
     AuthenticationFailed: _failed,
+    ContentErased: _erased,
 }
 
 
@@ -238,7 +246,7 @@ class SessionsProjection:
     """Tables sessions, session_content, messages, session_errors and authentication_failures."""
 
     name = "sessions"
-    version = 1
+    version = 2
     ddl = DDL
     tables = TABLES
 
@@ -291,6 +299,8 @@ def _write(db: sqlite3.Connection, batch: _Batch) -> None:
         db.executemany(f"INSERT INTO session_errors VALUES ({', '.join('?' * 12)})", batch.errors)
     if batch.failures:
         db.executemany(f"INSERT INTO authentication_failures VALUES ({', '.join('?' * 12)})", batch.failures)
+    for position, event in batch.erasures:  # at last: each looks at positions, and nothing of an erased session follows
+        erase(db, position, event)
 
 
 def _write_content(db: sqlite3.Connection, content: dict[tuple[bytes, str], tuple[object, ...] | None]) -> None:
@@ -336,6 +346,7 @@ def _row(partition: int, position: int, event: SessionCreated, change: _Change) 
         event.key_id,
         event.key_commitment,
         _json(change.metadata) if change.metadata else None,
+        None,
         None,
         None,
         None,

@@ -100,6 +100,15 @@ class VaultEnvelope(Envelope):
                 "or account: seal those commands again"
             )
 
+    def renewed_account_key(self, tenant: str, user: str) -> DataKey:
+        raise NotImplementedError
+
+    def forget(self, tenant: str, user: str, session_id: bytes | None) -> None:
+        with self._lock:
+            for scope in [scope for scope in self._keys if scope[:2] == (tenant, user)]:
+                if session_id is None or scope.session_id == session_id:
+                    self._keys.pop(scope).revoked = True
+
     def close(self) -> None:
         with self._lock:
             self._keys.clear()
@@ -185,6 +194,12 @@ class NoEnvelope(Envelope):
 
     def opening_key(self, tenant: str, user: str, session_id: bytes, key_id: bytes | None) -> DataKey | None:
         return self._key
+
+    def renewed_account_key(self, tenant: str, user: str) -> DataKey:
+        return self._key
+
+    def forget(self, tenant: str, user: str, session_id: bytes | None) -> None:
+        return None
 
     def make_durable(self, keys: Iterable[DataKey]) -> None:
         return None

@@ -59,7 +59,7 @@ class SealingKey(DataKey):
 
     __slots__ = (
         "_aes", "_digest_key", "_key", "_nonce", "_places", "_seals", "_tail",
-        "commitment", "durable", "key_id", "scope", "scope_bytes", "used",
+        "commitment", "durable", "key_id", "revoked", "scope", "scope_bytes", "used",
     )  # fmt: skip
 
     key_id: bytes
@@ -80,7 +80,7 @@ class SealingKey(DataKey):
         self.key_id = key_id
         self.commitment = commitment_v1(key_id, key)
         self.durable = durable
-        self.used = False
+        self.used = self.revoked = False
         self._key = key
         self._aes: AESGCM | None = None  # 2.5 kB each: many keys only digest, as most users' account keys do
         self._digest_key: bytes | None = None
@@ -150,12 +150,13 @@ class SealingKey(DataKey):
 class PlainKey(DataKey):
     """Seals nothing: ``0x00 + plaintext``."""
 
-    __slots__ = ("commitment", "durable", "key_id")
+    __slots__ = ("commitment", "durable", "key_id", "revoked")
 
     def __init__(self) -> None:
         self.key_id = None
         self.commitment = None
         self.durable = True
+        self.revoked = False
 
     def seal(self, event_id: bytes, event_type: str, field: str, plaintext: bytes) -> bytes:
         """The plaintext behind the format byte 0x00."""

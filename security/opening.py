@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from session_ledger.domain.errors import ContentUnreadable, KeyUnavailable
+from session_ledger.domain.errors import ContentGone, ContentUnreadable, KeyUnavailable
 from session_ledger.domain.events import TOPIC_BY_EVENT, Event, SessionEvent
 from session_ledger.domain.ids import format_id
 from session_ledger.security.port import Envelope
@@ -42,8 +42,11 @@ def open_sealed(
 ) -> bytes:
     """The plaintext of a sealed field from a row: whose it is, the event it came from, and the field's bytes.
 
-    `session_id` is b"" for events of an account. Raises KeyUnavailable and ContentUnreadable.
+    `session_id` is b"" for events of an account. Raises KeyUnavailable, ContentUnreadable, and ContentGone for the
+    empty bytes that an erasure leaves.
     """
+    if not sealed:
+        raise ContentGone(f"{field} was erased")
     key = envelope.opening_key(tenant, user, session_id, key_id)
     if key is None:
         if key_id is None:

@@ -26,6 +26,8 @@ class DataKey(ABC):
     """SHA-256(b"session-ledger key v1" + key_id + key), 32 bytes; None: sealing is off."""
     durable: bool
     """The vault holds it. Nothing sealed by a key may be appended before."""
+    revoked: bool
+    """What it seals was erased: nothing that it has sealed may be appended any more."""
 
     @abstractmethod
     def seal(self, event_id: bytes, event_type: str, field: str, plaintext: bytes) -> bytes:
@@ -56,6 +58,20 @@ class Envelope(ABC):
     @abstractmethod
     def account_key(self, tenant: str, user: str, *, create: bool = False) -> DataKey | None:
         """The user's own key, likewise."""
+
+    @abstractmethod
+    def renewed_account_key(self, tenant: str, user: str) -> DataKey:
+        """A new key of the user's account, not durable yet, in whose place none before it digests.
+
+        It is the account's key as soon as it is durable. Raises KeyUnavailable.
+        """
+
+    @abstractmethod
+    def forget(self, tenant: str, user: str, session_id: bytes | None) -> None:
+        """Revoke the cached keys of a session, or (None) of all of a user: the vault is asked again for each.
+
+        A key that is not durable yet is nobody's but its maker's, and stays as it is.
+        """
 
     @abstractmethod
     def opening_key(self, tenant: str, user: str, session_id: bytes, key_id: bytes | None) -> DataKey | None:

@@ -1,0 +1,53 @@
+"""Where the eraser is wired: the log and the views for reading, the vault for destroying, the key that signs receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import quote
+
+from session_ledger.consumers.eraser import Eraser
+from session_ledger.consumers.wiring import open_store
+from session_ledger.domain.errors import Misconfigured, NotErasable
+from session_ledger.ledger.clocks import machine_clock_us
+from session_ledger.ledger.ledger import Ledger
+from session_ledger.ledger.open import open_codec, open_log, open_vault
+from session_ledger.ledger.settings import Settings
+from session_ledger.ledger.url import parse_url
+from session_ledger.security.signing import FILE, Signer
+
+
+@contextmanager
+def open_eraser(url: str, settings: Settings, ledger: Ledger | None = None) -> Iterator[Eraser]:
+    """The eraser of a ledger, beside whoever owns it. `ledger`: where erasures of a tenant's users are appended.
+
+    Raises LogUnavailable where there is no ledger, Misconfigured, NotErasable (sealing is off).
+    """
+    place = parse_url(url)
+    directory = place.directory
+    if directory is None:
+        raise Misconfigured("a ledger in memory is erased by closing it")
+    if settings.encryption == "none":
+        raise NotErasable("sealing is off for this ledger: nothing in its log can be erased")
+    with ExitStack() as closing:
+        log = open_log(place, settings, write=False)
+        closing.callback(log.close)
+        codec, close_codec = open_codec(log, settings)
+        closing.callback(close_codec)
+        views = closing.enter_context(open_store(log, directory))
+        vault = open_vault(directory)
+        closing.callback(vault.close)
+        signer = Signer(directory / FILE, quote(log.name, safe=""))
+        yield closing.enter_context(
+            Eraser(
+                log,
+                codec,
+                views,
+                vault,
+                directory,
+                signer,
+                cached_s=settings.keys_cached_s,
+                clock_us=machine_clock_us,
+                ledger=ledger,
+            )
+        )

@@ -1,0 +1,50 @@
+"""The receipt of an erasure: a text, signed, that says what was erased, who has acted, and what no erasure reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from session_ledger.consumers.erasure_store import Erasure, Reveal
+from session_ledger.domain.ids import format_id
+
+TITLE = "session-ledger erasure receipt v1"
+OUT_OF_REACH = (
+    "backups of the vault that were made before the keys were destroyed: whoever has one, and the wrapping keys, can open",
+    "copies of contents outside the ledger: exports, screens and programs that were shown them",
+    "the blocks of a disk that a file system or a drive keeps after they were overwritten or freed",
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def receipt_of(erasure: Erasure, confirmed: Mapping[str, tuple[str, int]], reveals: Sequence[Reveal], now: int) -> str:
+    """One fact a line; ends with a newline."""
+    partition = "control" if erasure.partition < 0 else str(erasure.partition)
+    lines = [TITLE, f"erasure {format_id(erasure.event_id)}", f"tenant {_line(erasure.tenant)}"]
+    if erasure.user:
+        lines.append(f"user {_line(erasure.user)}")
+    if erasure.session_id is not None:
+        lines.append(f"session {format_id(erasure.session_id)}")
+    lines.append(f"requested by {_line(erasure.requested_by)}")
+    lines.append(f"reason {_line(erasure.reason)}")
+    lines.append(f"recorded {_time(erasure.recorded_at)}, partition {partition}, position {erasure.position}")
+    lines.append(f"covers everything of it before position {erasure.position}")
+    lines.append(f"data keys destroyed {erasure.keys}, by {_time(erasure.destroyed_at or now)}")
+    lines += [f"confirmed {store}: {detail}, {_time(at)}" for store, (detail, at) in sorted(confirmed.items())]
+    lines += [
+        f"opened before for {_line(one.revealed_by)}: {one.fields} fields, {_time(one.recorded_at)}, position {one.position}"
+        for one in reveals
+    ]
+    lines += [f"not reached: {what}" for what in OUT_OF_REACH]
+    lines.append(f"complete {_time(now)}")
+    return "\n".join(lines) + "\n"
+
+
+def _time(microseconds: int) -> str:
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _line(text: str) -> str:
+    """Whatever it holds, on one line."""
+    return " ".join(text.split())
