@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -28,9 +27,8 @@ from session_ledger.schemas.codec import Codec
 from session_ledger.schemas.library import Library
 from session_ledger.schemas.registry import Registry, register
 from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
-from session_ledger.security.keyring import Keyring
+from session_ledger.security.keyring import Keyring, MemoryKeyring
 from session_ledger.security.port import Envelope
-from session_ledger.security.sealing import KEY_BYTES
 from session_ledger.security.vault import SQLiteVault
 from session_ledger.security.vault_memory import MemoryVault
 
@@ -111,8 +109,7 @@ def open_envelope(
         envelope: Envelope = NoEnvelope()
         return envelope, envelope.close
     if directory is None:
-        in_memory = Keyring(Path(), "memory", {"memory": os.urandom(KEY_BYTES)})
-        envelope = VaultEnvelope(ledger_name, MemoryVault(), in_memory)
+        envelope = VaultEnvelope(ledger_name, MemoryVault(), MemoryKeyring())
         return envelope, envelope.close
     path = settings.keyring or directory / "keyring.json"
     kept = directory / "vault.db"
