@@ -29,6 +29,9 @@ KEYRING_VERSION = 1
 IN_MEMORY = "memory"
 _KEY_PREFIX = "wk-"
 
+_State = tuple[int, int, int]
+"""Inode, time of change and size of the file."""
+
 
 class Keyring(KeyProvider):
     """Wrapping keys from a local file, read again when it has changed; see `wrapping` for a wrapped key's bytes.
@@ -37,13 +40,14 @@ class Keyring(KeyProvider):
     others.
     """
 
-    def __init__(self, path: Path, primary: str, keys: dict[str, bytes]) -> None:
+    def __init__(self, path: Path, primary: str, keys: dict[str, bytes], seen: _State | None) -> None:
+        """`seen`: what the file looked like before it was read."""
         self.path = path
         self.primary = primary
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._nonces = Nonces()
         self._lock = threading.Lock()
-        self._seen = _state(path)
+        self._seen = seen
 
     @classmethod
     def create(cls, path: Path) -> Keyring:
@@ -63,7 +67,8 @@ class Keyring(KeyProvider):
     @classmethod
     def open(cls, path: Path) -> Keyring:
         """Read a keyring. Raises Misconfigured where it is absent, open to others, or not a keyring."""
-        return cls(path, *_read(path))
+        seen = _state(path)  # first: what changes while it is read is read again
+        return cls(path, *_read(path), seen)
 
     @classmethod
     def open_or_create(cls, path: Path) -> Keyring:
@@ -166,7 +171,7 @@ class MemoryKeyring(KeyProvider):
         return unwrap_v1(self._cipher, wrapped, bound.associated(), "the keyring in memory")
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
+def _state(path: Path) -> _State | None:
     """What tells one content of the file from another; None where there is no file."""
     try:
         status = path.stat()

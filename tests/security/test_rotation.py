@@ -176,7 +176,8 @@ def test_rotations_beside_a_writer_killed_at_any_instant_lose_no_key(tmp_path: P
             _all_open(tmp_path, lines)
     finally:
         writer.kill()
-    lines += [line for line in writer.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
+    lines += [line for line in writer.stdout if line.endswith("\n")]
+    writer.communicate()
     vault = SQLiteVault(tmp_path / "vault.db")
     rotation_of(vault, Keyring.open(keyring.path)).rotate_tenant("acme")
     (only,) = vault.tenants.all()
