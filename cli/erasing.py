@@ -95,7 +95,9 @@ def _erase(
         with open_eraser(url_of(url), settings(), ledger) as eraser:
             eraser.step()
             shown = eraser.progress(recorded.partition, recorded.position) if recorded.position else None
-    _show([] if shown is None else [shown], as_json, nothing="that was erased before: see `session-ledger erase status`")
+    _show(
+        [] if shown is None else [shown], as_json, nothing="that was erased before: see `session-ledger erase status`"
+    )
 
 
 @app.command()
@@ -178,7 +180,8 @@ def _show(shown: list[Progress], as_json: bool, *, nothing: str) -> None:
         if erasure.session_id is not None:
             whose += f", session {format_id(erasure.session_id)}"
         say(f"erasure {format_id(erasure.event_id)}: {clean(whose)}")
-        say(f"  recorded at partition {erasure.partition}, position {erasure.position}, for {clean(erasure.requested_by)}")
+        where = "control log" if erasure.partition < 0 else f"partition {erasure.partition}"
+        say(f"  recorded in the {where}, position {erasure.position}, for {clean(erasure.requested_by)}")
         if erasure.destroyed_at is not None:
             say(f"  {erasure.keys} data keys destroyed: what they sealed can not be opened any more")
         for store, (detail, _) in sorted(one.confirmed.items()):
@@ -187,8 +190,10 @@ def _show(shown: list[Progress], as_json: bool, *, nothing: str) -> None:
             say(f"  {store}: waiting, {detail}")
         for user in one.held:
             say(f"  user {clean(user)}: kept, a legal hold forbids it")
-        done = erasure.completed_at is not None
-        say("  complete; its receipt is signed" if done else "  not complete yet: `session-ledger erase status` goes on")
+        if erasure.completed_at is None:
+            say("  not complete yet: `session-ledger erase status` goes on with it")
+        else:
+            say(f"  complete; `session-ledger erase receipt {format_id(erasure.event_id)}` writes the signed receipt")
 
 
 def _document(one: Progress) -> dict[str, object]:

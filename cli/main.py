@@ -13,6 +13,8 @@ from session_ledger.cli import (
     analytics,
     audit,
     auth,
+    erasing,
+    holding,
     leaks,
     ledger_state,
     limits,
@@ -81,12 +83,15 @@ app.add_typer(sessions.app, name="sessions", rich_help_panel=_ACT)
 app.add_typer(quota.app, name="quota", rich_help_panel=_ACT)
 app.add_typer(limits.app, name="limits", rich_help_panel=_ACT)
 app.add_typer(agents.app, name="agents", rich_help_panel=_ACT)
+app.add_typer(erasing.app, name="erase", rich_help_panel=_ACT)
+app.add_typer(holding.app, name="hold", rich_help_panel=_ACT)
 app.add_typer(auth.app, name="auth", rich_help_panel=_ACT)
 app.command(rich_help_panel=_ACT)(owning.serve)
 app.command(rich_help_panel=_ACT)(owning.expire)
 app.command(rich_help_panel=_LOOK)(tail)
 app.command(rich_help_panel=_LOOK)(ledger_state.stats)
 app.command(rich_help_panel=_LOOK)(ledger_state.verify)
+app.command("verify-receipt", rich_help_panel=_LOOK)(erasing.verify_receipt)
 app.command(rich_help_panel=_ASK)(analytics.project)
 app.command(rich_help_panel=_ASK)(analytics.sql)
 app.command(rich_help_panel=_ASK)(trends)

@@ -140,7 +140,9 @@ class Eraser:
 
     def progress(self, partition: int, position: int) -> Progress | None:
         """How far the erasure is that stands there, as of the last step."""
-        shown = [one for one in self.all_progress() if (one.erasure.partition, one.erasure.position) == (partition, position)]
+        shown = [
+            one for one in self.all_progress() if (one.erasure.partition, one.erasure.position) == (partition, position)
+        ]
         return shown[0] if shown else None
 
     def all_progress(self) -> list[Progress]:
@@ -181,13 +183,13 @@ class Eraser:
         held: list[str] = []
         users = [user for user in self._vault.users(erasure.tenant) if user]
         if users and self._ledger is None:
-            raise LogUnavailable(f"the users of tenant {erasure.tenant!r} are erased by the process that owns the ledger")
+            raise LogUnavailable(
+                f"the users of tenant {erasure.tenant!r} are erased by the process that owns the ledger"
+            )
         for user in users:
             assert self._ledger is not None
             try:
-                self._ledger.erase_user(
-                    erasure.tenant, user, requested_by=erasure.requested_by, reason=erasure.reason
-                )
+                self._ledger.erase_user(erasure.tenant, user, requested_by=erasure.requested_by, reason=erasure.reason)
             except UnderLegalHold:
                 held.append(user)
         if users:

@@ -1,4 +1,4 @@
-"""Where the eraser is wired: the log and the views for reading, the vault for destroying, the key that signs receipts."""
+"""Where the eraser is wired: log and views for reading, the vault for destroying, the key that signs receipts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from session_ledger.ledger.open import open_codec, open_log, open_vault
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
 from session_ledger.security.signing import FILE, Signer
+from session_ledger.security.tenant_keys import CACHED_S
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def open_eraser(url: str, settings: Settings, ledger: Ledger | None = None) -> I
                 vault,
                 directory,
                 signer,
-                cached_s=settings.keys_cached_s,
+                cached_s=CACHED_S,
                 clock_us=machine_clock_us,
                 ledger=ledger,
             )

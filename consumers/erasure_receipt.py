@@ -10,7 +10,7 @@ from session_ledger.domain.ids import format_id
 
 TITLE = "session-ledger erasure receipt v1"
 OUT_OF_REACH = (
-    "backups of the vault that were made before the keys were destroyed: whoever has one, and the wrapping keys, can open",
+    "backups of the vault from before the keys were destroyed: whoever has one, and the wrapping keys, can open",
     "copies of contents outside the ledger: exports, screens and programs that were shown them",
     "the blocks of a disk that a file system or a drive keeps after they were overwritten or freed",
 )
@@ -31,10 +31,9 @@ def receipt_of(erasure: Erasure, confirmed: Mapping[str, tuple[str, int]], revea
     lines.append(f"covers everything of it before position {erasure.position}")
     lines.append(f"data keys destroyed {erasure.keys}, by {_time(erasure.destroyed_at or now)}")
     lines += [f"confirmed {store}: {detail}, {_time(at)}" for store, (detail, at) in sorted(confirmed.items())]
-    lines += [
-        f"opened before for {_line(one.revealed_by)}: {one.fields} fields, {_time(one.recorded_at)}, position {one.position}"
-        for one in reveals
-    ]
+    for one in reveals:
+        when = f"{_time(one.recorded_at)}, partition {one.partition}, position {one.position}"
+        lines.append(f"opened before for {_line(one.revealed_by)}: {one.fields} fields, {when}")
     lines += [f"not reached: {what}" for what in OUT_OF_REACH]
     lines.append(f"complete {_time(now)}")
     return "\n".join(lines) + "\n"

@@ -10,9 +10,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from session_ledger.domain.errors import LogUnavailable, Misconfigured, ProjectionConflict, ProjectionForeign
 from session_ledger.domain.events import ContentErased, ContentRevealed, TenantErased
@@ -64,10 +65,8 @@ CREATE TABLE IF NOT EXISTS reveals (
     PRIMARY KEY (partition, position)
 ) STRICT, WITHOUT ROWID;
 """
-_COLUMNS = (
-    "event_id, partition, position, tenant, user, session_id, key_id, requested_by, reason, recorded_at, keys,"
-    " destroyed_at, completed_at, receipt"
-)
+_NOTED = "event_id, partition, position, tenant, user, session_id, key_id, requested_by, reason, recorded_at"
+_COLUMNS = f"{_NOTED}, keys, destroyed_at, completed_at, receipt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +112,8 @@ class ErasureStore:
         self._lock = threading.RLock()
         try:
             if not path.exists():
-                try:
+                with suppress(FileExistsError):  # another process made it meanwhile
                     create_private(path, b"")
-                except FileExistsError:
-                    pass
             self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -160,7 +157,7 @@ class ErasureStore:
                     whose = (event.tenant, event.user, session_id, key_id)
                     told = (event.requested_by, event.reason, event.recorded_at)
                     db.execute(
-                        f"INSERT INTO erasures ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)",
+                        f"INSERT INTO erasures ({_NOTED}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         (event.event_id, partition, position, *whose, *told),
                     )
                 elif isinstance(event, ContentRevealed):
@@ -210,7 +207,8 @@ class ErasureStore:
     def completed(self, erasure: Erasure, receipt: str, now: int) -> None:
         """It is complete. A receipt that was written before stays."""
         self._write(
-            "UPDATE erasures SET completed_at = ?, receipt = ? WHERE partition = ? AND position = ? AND receipt IS NULL",
+            "UPDATE erasures SET completed_at = ?, receipt = ?"
+            " WHERE partition = ? AND position = ? AND receipt IS NULL",
             (now, receipt, erasure.partition, erasure.position),
         )
 
@@ -228,7 +226,7 @@ class ErasureStore:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def _rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self._lock, self._usable():
             return self._db.execute(query, values).fetchall()
 

@@ -296,6 +296,13 @@ class KeyNotStored(KeyUnavailable):
     retriable = True
 
 
+class KeyServiceUnavailable(KeyUnavailable):
+    """The key service can not be asked now, or did not answer in time; nothing was recorded, nothing opened."""
+
+    code = "key_service_unavailable"
+    retriable = True
+
+
 class KeyExhausted(KeyUnavailable):
     """The data key has sealed as often as it safely may, 2^32 times."""
 

@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 
 from session_ledger.domain.decide import Decision, result_of
-from session_ledger.domain.errors import OutcomeUnknown, SessionLedgerError
+from session_ledger.domain.errors import LogUnavailable, OutcomeUnknown, SessionLedgerError
 from session_ledger.domain.ids import format_id
 from session_ledger.domain.results import Result
 from session_ledger.ledger.log.port import PartitionLog
@@ -55,3 +55,8 @@ class _Nobody:
 
 
 NOBODY = _Nobody()
+
+
+def stopped(partition: int, error: BaseException) -> LogUnavailable:
+    """What a shard's callers are told that has met a defect."""
+    return LogUnavailable(f"partition {partition} stopped: {error!r}; open the ledger again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -28,9 +27,8 @@ from session_ledger.schemas.codec import Codec
 from session_ledger.schemas.library import Library
 from session_ledger.schemas.registry import Registry, register
 from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
-from session_ledger.security.keyring import Keyring
+from session_ledger.security.keyring import Keyring, MemoryKeyring
 from session_ledger.security.port import Envelope
-from session_ledger.security.sealing import KEY_BYTES
 from session_ledger.security.vault import SQLiteVault
 from session_ledger.security.vault_memory import MemoryVault
 
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
 
 OPEN_S = 3.0  # for an owner that begins, or for the place of one that is gone
 REMOTE_DURABILITY = "as the owner's, whose process answers"
+VAULT_FILE = "vault.db"
 
 
 def open_settings(settings: Settings | None, options: Mapping[str, object]) -> Settings:
@@ -100,6 +99,14 @@ def open_codec(log: Log, settings: Settings) -> tuple[Codec, Callable[[], None]]
     return codec_of(log, registry), close
 
 
+def open_vault(directory: Path) -> SQLiteVault:
+    """The vault of a ledger that there is, for destroying keys in it. Raises Misconfigured."""
+    kept = directory / VAULT_FILE
+    if not kept.exists():
+        raise Misconfigured(f"there is no vault at {kept}: name the directory of a ledger that seals what it records")
+    return SQLiteVault(kept)
+
+
 def open_envelope(
     directory: Path | None, ledger_name: str, settings: Settings, *, readonly: bool = False, recorded: bool = False
 ) -> tuple[Envelope, Callable[[], None]]:
@@ -111,11 +118,10 @@ def open_envelope(
         envelope: Envelope = NoEnvelope()
         return envelope, envelope.close
     if directory is None:
-        in_memory = Keyring(Path(), "memory", {"memory": os.urandom(KEY_BYTES)})
-        envelope = VaultEnvelope(ledger_name, MemoryVault(), in_memory)
+        envelope = VaultEnvelope(ledger_name, MemoryVault(), MemoryKeyring())
         return envelope, envelope.close
     path = settings.keyring or directory / "keyring.json"
-    kept = directory / "vault.db"
+    kept = directory / VAULT_FILE
     if recorded and not kept.exists():
         raise Misconfigured(
             f"the ledger {ledger_name} holds events, but the vault of their keys, {kept}, is not there: bring it back, "

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Protocol
 
 from session_ledger.domain.commands import Prepared
-from session_ledger.domain.errors import OutcomeUnknown
+from session_ledger.domain.errors import KeyNotStored, OutcomeUnknown
 from session_ledger.domain.results import Result
 from session_ledger.security.port import DataKey
 
@@ -38,6 +38,12 @@ class Pending:
         self.memory = memory
         """Bytes that it takes while it waits: the command as given, and what was sealed of it."""
         self.answer = answer
+
+    def check_keys(self) -> None:
+        """Raise KeyNotStored where what it was sealed by is being destroyed."""
+        for key in self.keys:
+            if key.revoked:
+                raise KeyNotStored("its content was erased while the command waited: nothing was recorded, repeat it")
 
 
 class Waiter:

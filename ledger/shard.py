@@ -20,7 +20,6 @@ from session_ledger.domain.commands import Prepared, RecordRefusals
 from session_ledger.domain.decide import Decision
 from session_ledger.domain.errors import (
     AppendFailed,
-    KeyNotStored,
     LedgerClosed,
     LogUnavailable,
     NotOwner,
@@ -30,7 +29,7 @@ from session_ledger.domain.errors import (
 )
 from session_ledger.domain.events import TOPIC_BY_EVENT, ContentErased
 from session_ledger.domain.ids import new_id
-from session_ledger.ledger.answering import NOBODY, error_for, outcome_of
+from session_ledger.ledger.answering import NOBODY, error_for, outcome_of, stopped
 from session_ledger.ledger.clocks import append_time
 from session_ledger.ledger.folds import Folds
 from session_ledger.ledger.log.port import PartitionLog, Record
@@ -127,7 +126,7 @@ class Shard:
         except SessionLedgerError as error:  # everybody has been answered
             self._failure = error
         except Exception as error:  # noqa: BLE001 - likewise
-            self._failure = _stopped(self._log, error)
+            self._failure = stopped(self._log.partition, error)
         finally:  # an interrupt of the caller goes to the caller; what it left in doubt is settled by the loop
             self._service.release()
             if self._failure is not None or self._stale:
@@ -156,11 +155,12 @@ class Shard:
 
     def proven_position(self) -> int:
         """`position`, told only if this process owned the partition a moment ago. Raises NotOwner, LogUnavailable."""
-        return self.call(self._proven_position)
 
-    def _proven_position(self) -> int:
-        self._log.prove_ownership()
-        return self._acknowledged
+        def proven() -> int:
+            self._log.prove_ownership()
+            return self._acknowledged
+
+        return self.call(proven)
 
     def take_no_more(self) -> None:
         """Refuse commands from now on, and let the loop end when what is queued is served."""
@@ -215,7 +215,7 @@ class Shard:
         except SessionLedgerError as error:
             self._end(error)
         except BaseException as error:
-            self._end(_stopped(self._log, error))
+            self._end(stopped(self._log.partition, error))
             raise
         else:
             self._end(LedgerClosed("the ledger is closed: open it again"))
@@ -332,9 +332,7 @@ class Shard:
         """Decide one command, fold its events in and add their records; a command that fails adds nothing."""
         folds = self._folds
         try:
-            for key in pending.keys:
-                if key.revoked:
-                    raise KeyNotStored("what the command is about was erased meanwhile: repeat it")
+            pending.check_keys()
             decision = folds.decide(pending.prepared, now, lambda: new_id(now))
             if not decision.events:
                 return decision
@@ -351,7 +349,7 @@ class Shard:
             topic = TOPIC_BY_EVENT[type(event)]
             records.append(Record(position, batch_id, event.originator_id, event.version, topic, value, key))
             folds.evolve(event, position)
-            if type(event) is ContentErased:  # whatever comes next is sealed anew, even if this append fails
+            if type(event) is ContentErased:  # what comes next is sealed anew, even if this append fails
                 self._envelope.forget(event.tenant, event.user, event.session_id)
         return decision
 
@@ -400,7 +398,3 @@ class Shard:
                     raise
                 self._reject(error)
                 time.sleep(SETTLE_PAUSE_S)
-
-
-def _stopped(log: PartitionLog, error: BaseException) -> LogUnavailable:
-    return LogUnavailable(f"partition {log.partition} stopped: {error!r}; open the ledger again")

@@ -1,4 +1,4 @@
-"""Wrapping keys: the port of a key service, and a local keyring file.
+"""A key service in a local file: the keyring.
 
 The file is JSON, mode 0600, each key 32 random bytes; the primary wraps, all unwrap::
 
@@ -12,46 +12,42 @@ import binascii
 import json
 import os
 import secrets
-from abc import ABC, abstractmethod
+import threading
 from pathlib import Path
 from typing import NoReturn
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from session_ledger.domain.errors import KeyUnavailable, Misconfigured
-from session_ledger.security.files import create_private, open_to_others
-from session_ledger.security.sealing import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Nonces
+from session_ledger.security.files import create_private, locked_directory, open_to_others, replace_private
+from session_ledger.security.provider import KeyProvider
+from session_ledger.security.sealing import KEY_BYTES, Nonces
+from session_ledger.security.wrapping import Bound, unwrap_v1, wrap_v1
 
 KEYRING_FORMAT = "session-ledger keyring"
 KEYRING_VERSION = 1
-_WRAPPED_V1 = b"\x01"
-_WRAPPED_BYTES = 1 + NONCE_BYTES + KEY_BYTES + TAG_BYTES
+IN_MEMORY = "memory"
+_KEY_PREFIX = "wk-"
 
-
-class KeyProvider(ABC):
-    """Wraps data keys by keys of its own, which never leave it. Thread-safe. Failures raise KeyUnavailable."""
-
-    @abstractmethod
-    def wrap(self, data_key: bytes, associated: bytes) -> tuple[str, bytes]:
-        """(wrapping key id, wrapped data key), bound to the associated data (key id and scope)."""
-
-    @abstractmethod
-    def unwrap(self, wrapping_key_id: str, wrapped: bytes, associated: bytes) -> bytes:
-        """The data key. KeyUnavailable names the wrapping key where it is not here or does not unwrap."""
+_State = tuple[int, int, int]
+"""Inode, time of change and size of the file."""
 
 
 class Keyring(KeyProvider):
-    """Wrapping keys from a local file. A wrapped key is ``0x01 + nonce(12) + AES-256-GCM output``.
+    """Wrapping keys from a local file, read again when it has changed; see `wrapping` for a wrapped key's bytes.
 
-    Nonces are random, so one wrapping key should wrap at most 2^32 data keys.
+    A file that went away harms no process that has read it. Nonces are random, so one key should wrap at most 2^32
+    others.
     """
 
-    def __init__(self, path: Path, primary: str, keys: dict[str, bytes]) -> None:
+    def __init__(self, path: Path, primary: str, keys: dict[str, bytes], seen: _State | None) -> None:
+        """`seen`: what the file looked like before it was read."""
         self.path = path
         self.primary = primary
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._nonces = Nonces()
+        self._lock = threading.Lock()
+        self._seen = seen
 
     @classmethod
     def create(cls, path: Path) -> Keyring:
@@ -59,11 +55,9 @@ class Keyring(KeyProvider):
 
         The file appears whole or not at all, and is on the disk before this returns.
         """
-        primary = f"wk-{secrets.token_hex(8)}"
-        keys = {primary: base64.b64encode(os.urandom(KEY_BYTES)).decode()}
-        content = {"format": KEYRING_FORMAT, "version": KEYRING_VERSION, "primary": primary, "keys": keys}
+        primary = _new_key_id()
         try:
-            create_private(path, json.dumps(content, indent=2).encode() + b"\n")
+            create_private(path, _content(primary, {primary: os.urandom(KEY_BYTES)}))
         except FileExistsError:
             raise Misconfigured(f"the keyring {path} exists already") from None
         except OSError as error:
@@ -73,22 +67,8 @@ class Keyring(KeyProvider):
     @classmethod
     def open(cls, path: Path) -> Keyring:
         """Read a keyring. Raises Misconfigured where it is absent, open to others, or not a keyring."""
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
-                mode = os.fstat(descriptor).st_mode
-                wrong = open_to_others(mode)
-                if wrong:
-                    raise Misconfigured(f"the keyring {path} {wrong}: chmod 600 {path}")
-                content = file.read()
-        except FileNotFoundError:
-            raise Misconfigured(
-                f"there is no keyring at {path}; what was sealed with it can not be opened without it"
-            ) from None
-        except OSError as error:
-            raise Misconfigured(f"the keyring {path} can not be read: {error.strerror}") from error
-        primary, keys = _parse(path, content)
-        return cls(path, primary, keys)
+        seen = _state(path)  # first: what changes while it is read is read again
+        return cls(path, *_read(path), seen)
 
     @classmethod
     def open_or_create(cls, path: Path) -> Keyring:
@@ -101,29 +81,132 @@ class Keyring(KeyProvider):
                     raise
         return cls.open(path)
 
-    def wrap(self, data_key: bytes, associated: bytes) -> tuple[str, bytes]:
-        nonce = self._nonces.take()
-        return self.primary, _WRAPPED_V1 + nonce + self._ciphers[self.primary].encrypt(nonce, data_key, associated)
+    def describe(self) -> str:
+        return f"the keyring {self.path}"
 
-    def unwrap(self, wrapping_key_id: str, wrapped: bytes, associated: bytes) -> bytes:
-        cipher = self._ciphers.get(wrapping_key_id)
+    def holds(self, provider_key_id: str) -> bool:
+        return provider_key_id.startswith(_KEY_PREFIX) or provider_key_id in self._ciphers
+
+    def current(self) -> str:
+        self._reread()
+        return self.primary
+
+    def wrap(self, key: bytes, bound: Bound) -> tuple[str, bytes]:
+        self._reread()
+        primary = self.primary
+        return primary, wrap_v1(self._ciphers[primary], self._nonces.take(), key, bound.associated())
+
+    def unwrap(self, provider_key_id: str, wrapped: bytes, bound: Bound) -> bytes:
+        return self.unwrap_data_key(provider_key_id, wrapped, bound.associated())
+
+    def unwrap_data_key(self, provider_key_id: str, wrapped: bytes, associated: bytes) -> bytes:
+        self._reread()
+        cipher = self._ciphers.get(provider_key_id)
         if cipher is None:
-            raise KeyUnavailable(f"wrapping key {wrapping_key_id} is not in the keyring {self.path}")
-        if not isinstance(wrapped, bytes) or len(wrapped) != _WRAPPED_BYTES or wrapped[:1] != _WRAPPED_V1:
-            raise KeyUnavailable(f"a data key wrapped by {wrapping_key_id} is damaged: format or length is wrong")
+            raise KeyUnavailable(f"wrapping key {provider_key_id} is not in {self.describe()}")
+        return unwrap_v1(cipher, wrapped, associated, f"wrapping key {provider_key_id} of {self.describe()}")
+
+    def add_primary(self) -> str:
+        """Add a fresh key to the file, which wraps from now on; the others stay. Its id.
+
+        Whoever has the keyring open finds it there. Raises Misconfigured.
+        """
+        path = self.path
+        primary = _new_key_id()
         try:
-            return cipher.decrypt(wrapped[1 : 1 + NONCE_BYTES], wrapped[1 + NONCE_BYTES :], associated)
-        except InvalidTag:
-            raise KeyUnavailable(
-                f"a data key does not unwrap with wrapping key {wrapping_key_id} of {self.path}: "
-                "it is damaged, belongs to another owner, or the keyring is another ledger's"
-            ) from None
+            with locked_directory(path):
+                _, keys = _read(path)
+                replace_private(path, _content(primary, {**keys, primary: os.urandom(KEY_BYTES)}))
+        except OSError as error:
+            raise Misconfigured(f"the keyring {path} can not be written: {error.strerror}") from error
+        self._reread()
+        return primary
+
+    def key_ids(self) -> list[str]:
+        """The ids of its keys, in the file's order: the primary is the last that was added."""
+        self._reread()
+        return list(self._ciphers)
+
+    def _reread(self) -> None:
+        """Take in what has changed in the file."""
+        state = _state(self.path)
+        if state is None or state == self._seen:
+            return
+        with self._lock:
+            try:
+                primary, keys = _read(self.path)
+            except Misconfigured as error:
+                raise KeyUnavailable(f"{error} (it has changed since it was opened)") from error
+            self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
+            self.primary = primary
+            self._seen = state
 
     def __repr__(self) -> str:
         return f"<Keyring {self.path} primary={self.primary} keys={len(self._ciphers)}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a keyring is not to be copied or pickled")
+
+
+class MemoryKeyring(KeyProvider):
+    """One wrapping key that is gone with the process: for ledgers in memory."""
+
+    def __init__(self) -> None:
+        self._cipher = AESGCM(os.urandom(KEY_BYTES))
+        self._nonces = Nonces()
+
+    def describe(self) -> str:
+        return "a keyring in memory"
+
+    def holds(self, provider_key_id: str) -> bool:
+        return provider_key_id == IN_MEMORY
+
+    def current(self) -> str:
+        return IN_MEMORY
+
+    def wrap(self, key: bytes, bound: Bound) -> tuple[str, bytes]:
+        return IN_MEMORY, wrap_v1(self._cipher, self._nonces.take(), key, bound.associated())
+
+    def unwrap(self, provider_key_id: str, wrapped: bytes, bound: Bound) -> bytes:
+        return unwrap_v1(self._cipher, wrapped, bound.associated(), "the keyring in memory")
+
+
+def _state(path: Path) -> _State | None:
+    """What tells one content of the file from another; None where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _new_key_id() -> str:
+    return _KEY_PREFIX + secrets.token_hex(8)
+
+
+def _content(primary: str, keys: dict[str, bytes]) -> bytes:
+    encoded = {key_id: base64.b64encode(key).decode() for key_id, key in keys.items()}
+    content = {"format": KEYRING_FORMAT, "version": KEYRING_VERSION, "primary": primary, "keys": encoded}
+    return json.dumps(content, indent=2).encode() + b"\n"
+
+
+def _read(path: Path) -> tuple[str, dict[str, bytes]]:
+    """(primary id, keys by id) of the file. Raises Misconfigured where it is absent, open to others, no keyring."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            wrong = open_to_others(mode)
+            if wrong:
+                raise Misconfigured(f"the keyring {path} {wrong}: chmod 600 {path}")
+            content = file.read()
+    except FileNotFoundError:
+        raise Misconfigured(
+            f"there is no keyring at {path}; what was sealed with it can not be opened without it"
+        ) from None
+    except OSError as error:
+        raise Misconfigured(f"the keyring {path} can not be read: {error.strerror}") from error
+    return _parse(path, content)
 
 
 def _parse(path: Path, content: bytes) -> tuple[str, dict[str, bytes]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from session_ledger.domain.errors import ContentUnreadable, InvalidInput, KeyExhausted, KeyNotStored
+from session_ledger.domain.errors import ContentUnreadable, InvalidInput, KeyExhausted, KeyNotStored, KeyUnavailable
 from session_ledger.domain.ids import format_id
 from session_ledger.security.port import DataKey
 from session_ledger.security.sealing import (
@@ -30,6 +30,10 @@ from session_ledger.security.sealing import (
 _EVENT_ID_LENGTH = EVENT_ID_BYTES.to_bytes(4, "big")
 _NONCE_END = 1 + NONCE_BYTES
 _PLACES_MAX = 4096  # the event types have about a hundred sealed fields; more come only from wrong input
+
+
+AGE, REQUESTED, RESUMED = "age", "requested", "resumed"
+"""Why a key was made: the one before was too old, somebody asked, or (of one that was found) nobody knows any more."""
 
 
 class Scope(NamedTuple):
@@ -54,12 +58,13 @@ class SealingKey(DataKey):
     """A data key that seals with AES-256-GCM, version 1. Thread-safe. Its bytes never show in a repr or a pickle.
 
     Seals are counted since the key was loaded: KeyExhausted at 2^32. `scope_bytes` is the scope as
-    `sealing.scope_data` gives it; `used` is for the cache that holds the key.
+    `sealing.scope_data` gives it; `used` and `until_s` (of a monotonic clock) are for the cache that holds the key.
+    Bodies are digested by the subkey of the scope's first key, so that a repeat is known again after a rotation.
     """
 
     __slots__ = (
-        "_aes", "_digest_key", "_key", "_nonce", "_places", "_seals", "_tail",
-        "commitment", "durable", "key_id", "revoked", "scope", "scope_bytes", "used",
+        "_aes", "_digest_key", "_key", "_nonce", "_places", "_seals", "_tail", "commitment", "created_at", "durable",
+        "generation", "key_id", "made_because", "revoked", "scope", "scope_bytes", "until_s", "used", "wrapping",
     )  # fmt: skip
 
     key_id: bytes
@@ -75,7 +80,17 @@ class SealingKey(DataKey):
         durable: bool,
         nonce: Callable[[], bytes],
         places: Places,
+        generation: int = 1,
+        created_at: int = 0,
+        made_because: str = RESUMED,
+        digest_key: bytes | None = None,
     ) -> None:
+        """`digest_key`: of the scope's first key, where this is another; without it a later key only opens."""
+        self.generation = generation
+        self.created_at = created_at
+        self.made_because = made_because
+        self.until_s = 0.0
+        self.wrapping: tuple[str, bytes] | None = None  # of a key that is not in the vault yet
         self.scope = scope
         self.key_id = key_id
         self.commitment = commitment_v1(key_id, key)
@@ -83,7 +98,7 @@ class SealingKey(DataKey):
         self.used = self.revoked = False
         self._key = key
         self._aes: AESGCM | None = None  # 2.5 kB each: many keys only digest, as most users' account keys do
-        self._digest_key: bytes | None = None
+        self._digest_key = digest_key
         self._nonce = nonce
         self._places = places
         self.scope_bytes = scope_bytes
@@ -121,10 +136,15 @@ class SealingKey(DataKey):
 
     def digest(self, body: bytes) -> bytes:
         """The keyed digest of a command's body, 16 bytes."""
-        digest_key = self._digest_key
-        if digest_key is None:
-            digest_key = self._digest_key = digest_key_v1(self._key)
-        return digest_v1(digest_key, body)
+        return digest_v1(self._digest_key or self.digest_key(), body)
+
+    def digest_key(self) -> bytes:
+        """The subkey that bodies are digested with. Raises KeyUnavailable from a later key that only opens."""
+        if self._digest_key is None:
+            if self.generation != 1:
+                raise KeyUnavailable(f"data key {format_id(self.key_id)} was loaded for opening, not for commands")
+            self._digest_key = digest_key_v1(self._key)
+        return self._digest_key
 
     def secret(self) -> bytes:
         """The key's 32 bytes, for wrapping only."""
@@ -150,9 +170,11 @@ class SealingKey(DataKey):
 class PlainKey(DataKey):
     """Seals nothing: ``0x00 + plaintext``."""
 
-    __slots__ = ("commitment", "durable", "key_id", "revoked")
+    __slots__ = ("commitment", "durable", "generation", "key_id", "made_because", "revoked")
 
     def __init__(self) -> None:
+        self.generation = 1
+        self.made_because = ""
         self.key_id = None
         self.commitment = None
         self.durable = True

@@ -24,6 +24,10 @@ class DataKey(ABC):
     """16 random bytes; None: sealing is off."""
     commitment: bytes | None
     """SHA-256(b"session-ledger key v1" + key_id + key), 32 bytes; None: sealing is off."""
+    generation: int
+    """1 for the scope's first key; counts up with each rotation."""
+    made_because: str
+    """Why a later key was made: age, requested, or resumed (found in the vault; the log may not know of it)."""
     durable: bool
     """The vault holds it. Nothing sealed by a key may be appended before."""
     revoked: bool
@@ -39,18 +43,23 @@ class DataKey(ABC):
 
     @abstractmethod
     def digest(self, body: bytes) -> bytes:
-        """A digest of a command's body, 16 bytes, keyed by a subkey of this key (BLAKE2b)."""
+        """A digest of a command's body, 16 bytes, keyed by a subkey of the scope's first key (BLAKE2b)."""
 
 
 class Envelope(ABC):
-    """Hands out data keys. Thread-safe; keys are cached in memory, bounded."""
+    """Hands out data keys. Thread-safe; keys are cached in memory, bounded in number and time.
+
+    Whatever asks for a key may raise KeyServiceUnavailable, retriable, where its tenant's key is not in memory and the
+    key service does not answer.
+    """
 
     @abstractmethod
     def session_key(
         self, tenant: str, user: str, session_id: bytes, *, create: bool = False, fresh: bool = False
     ) -> DataKey | None:
-        """The session's key; None where there is none. `create`: make one (not durable yet) where there is none.
+        """The session's key for sealing; None where there is none. `create`: make one (not durable yet) then.
 
+        Where it is older than the policy allows, a key of the next generation is made, not durable yet.
         `fresh`, with `create`: the session's id was just made, so the vault need not be asked. Being wrong is safe:
         `make_durable` then raises KeyNotStored. Raises KeyUnavailable.
         """
@@ -71,6 +80,13 @@ class Envelope(ABC):
         """Revoke the cached keys of a session, or (None) of all of a user: the vault is asked again for each.
 
         A key that is not durable yet is nobody's but its maker's, and stays as it is.
+        """
+
+    @abstractmethod
+    def next_key(self, tenant: str, user: str, session_id: bytes) -> DataKey | None:
+        """A new key of the session, of the next generation, not durable yet; None where it has none.
+
+        It is the session's key as soon as it is durable. Raises KeyUnavailable.
         """
 
     @abstractmethod

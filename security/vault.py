@@ -11,15 +11,18 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from session_ledger.domain.errors import KeyNotStored, KeyUnavailable, Misconfigured
 from session_ledger.security.files import create_private, open_to_others
+from session_ledger.security.stored import StoredKey as StoredKey
+from session_ledger.security.tenant_store import TenantKeyStore
+from session_ledger.security.vault_tenants import CREATE_TENANT_KEYS, SQLiteTenantKeys, refuse_replaced
 
-VAULT_VERSION = 1
+VAULT_VERSION = 2
 APPLICATION_ID = 0x534C564C  # "SLVL": tells this file from other SQLite files
 BUSY_TIMEOUT_S = 5.0  # another process may write; its transaction is one fsync long
 
@@ -31,7 +34,14 @@ CREATE TABLE IF NOT EXISTS keys (
     key_id BLOB NOT NULL, wrapping_key_id TEXT NOT NULL, wrapped BLOB NOT NULL, created_at INTEGER NOT NULL,
     PRIMARY KEY (session_id, tenant, user, generation)
 ) WITHOUT ROWID;
+{CREATE_TENANT_KEYS}
 PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VAULT_VERSION};
+COMMIT;
+"""
+_UPGRADE_FROM_1 = f"""
+BEGIN IMMEDIATE;
+{CREATE_TENANT_KEYS}
 PRAGMA user_version = {VAULT_VERSION};
 COMMIT;
 """
@@ -40,35 +50,28 @@ _INSERT = f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CON
 _OF_SCOPE = f"SELECT {_COLUMNS} FROM keys WHERE session_id = ? AND tenant = ? AND user = ?"
 _NEWEST = f"{_OF_SCOPE} ORDER BY generation DESC LIMIT 1"
 _BY_KEY_ID = f"{_OF_SCOPE} AND key_id = ?"
+_DESTROY = "DELETE FROM keys WHERE session_id = ? AND tenant = ? AND user = ?"
+_DESTROY_ACCOUNT = """
+DELETE FROM keys WHERE session_id = x'' AND tenant = ? AND user = ? AND generation < coalesce(
+    (SELECT generation FROM keys WHERE session_id = x'' AND tenant = ? AND user = ? AND key_id = ?), 1 << 62)
+"""
+SCRUB_RETRY_S = 0.05
 _BY_GENERATION = f"{_OF_SCOPE} AND generation = ?"
-
-
-class StoredKey(NamedTuple):
-    """A wrapped data key and whose it is. `session_id` is b"" for a user's account key.
-
-    `generation` is 1 for a scope's first data key and counts up with each rotation; `created_at` is in microseconds
-    since the epoch. Time-ordered session ids come first, so that inserts touch few pages.
-    """
-
-    session_id: bytes
-    tenant: str
-    user: str
-    generation: int
-    key_id: bytes
-    wrapping_key_id: str
-    wrapped: bytes
-    created_at: int
 
 
 class Vault(ABC):
     """Keeps wrapped data keys. Thread-safe. Every failure is KeyUnavailable, or KeyNotStored from an insert."""
+
+    tenants: TenantKeyStore
+    """The tenant keys that wrap them."""
 
     @abstractmethod
     def insert_if_absent(self, keys: Sequence[StoredKey]) -> list[StoredKey]:
         """Make them durable in one transaction; where (scope, generation) is taken, what stands there stays.
 
         Returns the stored keys that stand in the place of given ones with another key id; [] where all are in.
-        Raises KeyNotStored: none of them is known to be durable; inserting them again is harmless.
+        Raises KeyNotStored: none of them is known to be durable; inserting them again is harmless. Raises
+        TenantKeyReplaced, which is one: a tenant key that wraps one of them is not the tenant's newest.
         """
 
     @abstractmethod
@@ -78,6 +81,30 @@ class Vault(ABC):
     @abstractmethod
     def find(self, tenant: str, user: str, session_id: bytes, key_id: bytes) -> StoredKey | None:
         """The scope's key with that id, of whatever generation; None where there is none."""
+
+    @abstractmethod
+    def first(self, tenant: str, user: str, session_id: bytes) -> StoredKey | None:
+        """The scope's key of generation 1; None where there is none."""
+
+    @abstractmethod
+    def users(self, tenant: str) -> list[str]:
+        """The tenant's users who have a key, sorted; "": the tenant's own account."""
+
+    @abstractmethod
+    def destroy(self, tenant: str, user: str, session_ids: Sequence[bytes]) -> int:
+        """Destroy every key of those sessions, in one transaction; how many it were. A repeat destroys none."""
+
+    @abstractmethod
+    def destroy_account(self, tenant: str, user: str, but: bytes | None) -> int:
+        """Destroy the keys of the user's account that came before the one with that id (None: all); how many."""
+
+    @abstractmethod
+    def destroy_tenant(self, tenant: str) -> int:
+        """Destroy every key of the tenant, tenant keys too; how many data keys it were."""
+
+    @abstractmethod
+    def scrub(self) -> None:
+        """Leave no copy of what was destroyed in the vault's files. KeyUnavailable where a reader is in the way."""
 
     @abstractmethod
     def empty(self) -> bool:
@@ -102,6 +129,7 @@ class SQLiteVault(Vault):
         self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self.tenants = SQLiteTenantKeys(self.writing, self.rows, path)
         _check_file(path, readonly)
         try:
             if not readonly:
@@ -117,29 +145,54 @@ class SQLiteVault(Vault):
             raise
 
     def insert_if_absent(self, keys: Sequence[StoredKey]) -> list[StoredKey]:
-        self._check_process()
-        with self._write_lock:
-            writer = self._usable(self._writer)
-            try:
-                before = writer.total_changes
-                writer.execute("BEGIN IMMEDIATE")
-                writer.executemany(_INSERT, keys)
-                if writer.total_changes - before == len(keys):
-                    lost = []
-                else:
-                    lost = [stored for key in keys if (stored := _winner(writer, key)) is not None]
-                writer.execute("COMMIT")
-                return lost
-            except sqlite3.Error as error:
-                if writer.in_transaction:
-                    writer.rollback()
-                raise KeyNotStored(f"the vault {self.path} did not take {len(keys)} data keys: {error}") from error
+        with self.writing(f"{len(keys)} data keys") as writer:
+            refuse_replaced(writer, keys)
+            before = writer.total_changes
+            writer.executemany(_INSERT, keys)
+            if writer.total_changes - before == len(keys):
+                return []
+            return [stored for key in keys if (stored := _winner(writer, key)) is not None]
 
     def newest(self, tenant: str, user: str, session_id: bytes) -> StoredKey | None:
         return self._one(_NEWEST, (session_id, tenant, user))
 
     def find(self, tenant: str, user: str, session_id: bytes, key_id: bytes) -> StoredKey | None:
         return self._one(_BY_KEY_ID, (session_id, tenant, user, key_id))
+
+    def first(self, tenant: str, user: str, session_id: bytes) -> StoredKey | None:
+        return self._one(_BY_GENERATION, (session_id, tenant, user, 1))
+
+    def users(self, tenant: str) -> list[str]:
+        rows = self.rows("SELECT DISTINCT user FROM keys WHERE tenant = ? ORDER BY user", (tenant,))
+        return [str(row[0]) for row in rows]
+
+    def destroy(self, tenant: str, user: str, session_ids: Sequence[bytes]) -> int:
+        with self.writing("the end of a session's keys") as writer:
+            before = writer.total_changes
+            writer.executemany(_DESTROY, [(session_id, tenant, user) for session_id in session_ids if session_id])
+            return writer.total_changes - before
+
+    def destroy_account(self, tenant: str, user: str, but: bytes | None) -> int:
+        with self.writing("the end of an account's keys") as writer:
+            return writer.execute(_DESTROY_ACCOUNT, (tenant, user, tenant, user, but)).rowcount
+
+    def destroy_tenant(self, tenant: str) -> int:
+        with self.writing("the end of a tenant's keys") as writer:
+            keys = writer.execute("DELETE FROM keys WHERE tenant = ?", (tenant,)).rowcount
+            writer.execute("DELETE FROM tenant_keys WHERE tenant = ?", (tenant,))
+            return keys
+
+    def scrub(self) -> None:
+        deadline_s = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            ((busy, _, _),) = self.rows("PRAGMA wal_checkpoint(TRUNCATE)", ())
+            if not busy:
+                return
+            if time.monotonic() > deadline_s:
+                raise KeyUnavailable(
+                    f"somebody reads the vault {self.path}, so its log of changes can not be emptied yet"
+                )
+            time.sleep(SCRUB_RETRY_S)
 
     def empty(self) -> bool:
         return self._one(f"SELECT {_COLUMNS} FROM keys LIMIT 1", ()) is None
@@ -153,15 +206,35 @@ class SQLiteVault(Vault):
                     connection.close()
             self._reader = self._writer = None
 
-    def _one(self, query: str, parameters: tuple[object, ...]) -> StoredKey | None:
+    @contextlib.contextmanager
+    def writing(self, what: str) -> Iterator[sqlite3.Connection]:
+        """One transaction, durable when it is left; nothing of it where it raises. Raises KeyNotStored for `what`."""
+        self._check_process()
+        with self._write_lock:
+            writer = self._usable(self._writer)
+            try:
+                writer.execute("BEGIN IMMEDIATE")
+                yield writer
+                writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise KeyNotStored(f"the vault {self.path} did not take {what}: {error}") from error
+            finally:
+                if writer.in_transaction:
+                    writer.rollback()
+
+    def rows(self, query: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
+        """What a query finds. Raises KeyUnavailable."""
         self._check_process()
         with self._read_lock:
             reader = self._usable(self._reader)
             try:
-                row = reader.execute(query, parameters).fetchone()
+                return reader.execute(query, parameters).fetchall()
             except sqlite3.Error as error:
                 raise KeyUnavailable(f"the vault {self.path} can not be read: {error}") from error
-        return None if row is None else StoredKey._make(row)
+
+    def _one(self, query: str, parameters: tuple[object, ...]) -> StoredKey | None:
+        rows = self.rows(query, parameters)
+        return StoredKey._make(rows[0]) if rows else None
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
@@ -208,7 +281,7 @@ def _check_file(path: Path, readonly: bool) -> None:
 
 
 def _prepare(writer: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new file; leave every other file as it is."""
+    """Make the tables of a new file, and what an older one lacks; leave every other file as it is."""
     version, tables = writer.execute(_WHAT_IS_IT).fetchone()
     if version == 0 and tables:
         raise Misconfigured(f"{path} is an SQLite file, but no vault")
@@ -216,6 +289,8 @@ def _prepare(writer: sqlite3.Connection, path: Path) -> None:
         writer.execute("PRAGMA journal_mode = WAL")
     if version == 0:
         writer.executescript(_CREATE)
+    elif version == 1 and writer.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,):
+        writer.executescript(_UPGRADE_FROM_1)  # of several who upgrade at once, the later find it done
 
 
 def _check_version(reader: sqlite3.Connection, path: Path) -> None:

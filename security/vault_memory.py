@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from session_ledger.security.vault import StoredKey, Vault
+from session_ledger.security.stored import TENANT_KEY_PREFIX, KeyCount, StoredKey, StoredTenantKey
+from session_ledger.security.tenant_store import Rewrapped, TenantKeyReplaced, TenantKeyStore
+from session_ledger.security.vault import Vault
 
 _Scope = tuple[str, str, bytes]
 
@@ -16,10 +18,12 @@ class MemoryVault(Vault):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keys: dict[_Scope, list[StoredKey]] = {}
+        self.tenants = self._tenants = MemoryTenantKeys(self._lock, self._keys)
 
     def insert_if_absent(self, keys: Sequence[StoredKey]) -> list[StoredKey]:
         winners: list[StoredKey] = []
         with self._lock:
+            self._tenants.refuse_replaced(keys)
             for key in keys:
                 of_scope = self._keys.setdefault((key.tenant, key.user, key.session_id), [])
                 there = next((stored for stored in of_scope if stored.generation == key.generation), None)
@@ -39,6 +43,36 @@ class MemoryVault(Vault):
             of_scope = self._keys.get((tenant, user, session_id), [])
             return next((stored for stored in of_scope if stored.key_id == key_id), None)
 
+    def first(self, tenant: str, user: str, session_id: bytes) -> StoredKey | None:
+        with self._lock:
+            of_scope = self._keys.get((tenant, user, session_id), [])
+            return next((stored for stored in of_scope if stored.generation == 1), None)
+
+    def users(self, tenant: str) -> list[str]:
+        with self._lock:
+            return sorted({user for owner, user, _ in self._keys if owner == tenant})
+
+    def destroy(self, tenant: str, user: str, session_ids: Sequence[bytes]) -> int:
+        with self._lock:
+            return sum(len(self._keys.pop((tenant, user, session_id), [])) for session_id in session_ids if session_id)
+
+    def destroy_account(self, tenant: str, user: str, but: bytes | None) -> int:
+        with self._lock:
+            there = self._keys.pop((tenant, user, b""), [])
+            stays = [key for key in there if key.key_id == but]
+            if stays:
+                self._keys[tenant, user, b""] = [key for key in there if key.generation >= stays[0].generation]
+            return len(there) - len(self._keys.get((tenant, user, b""), []))
+
+    def destroy_tenant(self, tenant: str) -> int:
+        with self._lock:
+            gone = [self._keys.pop(scope) for scope in [scope for scope in self._keys if scope[0] == tenant]]
+            self._tenants.destroy(tenant)
+            return sum(map(len, gone))
+
+    def scrub(self) -> None:
+        """There are no files."""
+
     def empty(self) -> bool:
         with self._lock:
             return not self._keys
@@ -46,3 +80,95 @@ class MemoryVault(Vault):
     def close(self) -> None:
         with self._lock:
             self._keys.clear()
+
+
+class MemoryTenantKeys(TenantKeyStore):
+    """Its tenant keys, under the vault's own lock."""
+
+    def __init__(self, lock: threading.Lock, keys: dict[_Scope, list[StoredKey]]) -> None:
+        self._lock = lock
+        self._data_keys = keys
+        self._keys: dict[tuple[str, int], StoredTenantKey] = {}
+
+    def insert_if_absent(self, key: StoredTenantKey) -> StoredTenantKey:
+        with self._lock:
+            return self._keys.setdefault((key.tenant, key.generation), key)
+
+    def newest(self, tenant: str) -> StoredTenantKey | None:
+        with self._lock:
+            return self._newest(tenant)
+
+    def _newest(self, tenant: str) -> StoredTenantKey | None:
+        of_tenant = (key for key in self._keys.values() if key.tenant == tenant)
+        return max(of_tenant, key=lambda key: key.generation, default=None)
+
+    def destroy(self, tenant: str) -> None:
+        """Forget the tenant's keys; under the vault's lock, which the caller holds."""
+        for place in [place for place in self._keys if place[0] == tenant]:
+            del self._keys[place]
+
+    def find(self, tenant: str, key_id: bytes) -> StoredTenantKey | None:
+        return next((key for key in self.all() if key.tenant == tenant and key.key_id == key_id), None)
+
+    def all(self) -> list[StoredTenantKey]:
+        with self._lock:
+            return [self._keys[place] for place in sorted(self._keys)]
+
+    def counts(self) -> list[KeyCount]:
+        counted: dict[tuple[str, str], list[int]] = {}
+        with self._lock:
+            for key in self._all_data_keys():
+                counted.setdefault((key.tenant, key.wrapping_key_id), [0, 0])[not key.session_id] += 1
+        return [KeyCount(tenant, by, *counted[tenant, by]) for tenant, by in sorted(counted)]
+
+    def wrapped_otherwise(
+        self, tenant: str, wrapping_key_id: str, after: StoredKey | None, limit: int
+    ) -> list[StoredKey]:
+        with self._lock:
+            found = [
+                key
+                for key in self._all_data_keys()
+                if key.tenant == tenant
+                and key.wrapping_key_id != wrapping_key_id
+                and (after is None or key[:4] > after[:4])
+            ]
+        return found[:limit]
+
+    def rewrap(self, keys: Sequence[Rewrapped]) -> int:
+        done = 0
+        with self._lock:
+            for stored, wrapping_key_id, wrapped in keys:
+                of_scope = self._data_keys.get((stored.tenant, stored.user, stored.session_id), [])
+                if stored in of_scope:
+                    changed = stored._replace(wrapping_key_id=wrapping_key_id, wrapped=wrapped)
+                    of_scope[of_scope.index(stored)] = changed
+                    done += 1
+        return done
+
+    def replace(self, stored: StoredTenantKey, provider_key_id: str, wrapped: bytes) -> bool:
+        place = stored.tenant, stored.generation
+        with self._lock:
+            if self._keys.get(place) != stored:
+                return False
+            self._keys[place] = stored._replace(provider_key_id=provider_key_id, wrapped=wrapped)
+            return True
+
+    def drop_unused(self, tenant: str) -> list[StoredTenantKey]:
+        with self._lock:
+            newest = self._newest(tenant)
+            used = {key.wrapping_key_id for key in self._all_data_keys() if key.tenant == tenant}
+            of_tenant = [key for key in self._keys.values() if key.tenant == tenant and key != newest]
+            dropped = [key for key in of_tenant if key.name not in used]
+            for key in dropped:
+                del self._keys[key.tenant, key.generation]
+        return dropped
+
+    def refuse_replaced(self, keys: Sequence[StoredKey]) -> None:
+        """Raise TenantKeyReplaced unless each is wrapped by its tenant's newest key. The caller holds the lock."""
+        for tenant, wrapping_key_id in {(key.tenant, key.wrapping_key_id) for key in keys}:
+            newest = self._newest(tenant)
+            if wrapping_key_id.startswith(TENANT_KEY_PREFIX) and (newest is None or newest.name != wrapping_key_id):
+                raise TenantKeyReplaced(f"{wrapping_key_id} is not the newest key of tenant {tenant!r}: wrap again")
+
+    def _all_data_keys(self) -> list[StoredKey]:
+        return sorted((key for of_scope in self._data_keys.values() for key in of_scope), key=lambda key: key[:4])

@@ -17,6 +17,7 @@ from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
 from session_ledger.security.keyring import Keyring
 from session_ledger.security.keys import SealingKey
 from session_ledger.security.sealing import commitment_v1
+from session_ledger.security.tenant_store import TenantKeyReplaced
 from session_ledger.security.vault import SQLiteVault, StoredKey
 from tests.security.made import EVENT, FIELD, MESSAGE, SESSION, TENANT, USER, durable_key, new_key, raised, start
 
@@ -25,6 +26,7 @@ import os, sys
 from pathlib import Path
 from session_ledger.security.envelope import VaultEnvelope
 from session_ledger.security.keyring import Keyring
+from session_ledger.security.tenant_store import TenantKeyReplaced
 from session_ledger.security.vault import SQLiteVault
 directory = Path(sys.argv[1])
 envelope = VaultEnvelope("support", SQLiteVault(directory / "vault.db"), Keyring.open(directory / "keyring.json"))
@@ -175,30 +177,40 @@ def test_another_ledgers_or_owners_row_does_not_unwrap(
         other.session_key(TENANT, USER, SESSION)
     for moved in (
         stored._replace(user="bob"),
-        stored._replace(tenant="other"),
         stored._replace(session_id=b"m" * 16),
         stored._replace(generation=2, key_id=b"k" * 16),
     ):
         vault.insert_if_absent([moved])
         fresh = VaultEnvelope("support", vault, keyring)
-        with pytest.raises(KeyUnavailable, match=keyring.primary):
+        with pytest.raises(KeyUnavailable, match=stored.wrapping_key_id):
             fresh.session_key(moved.tenant, moved.user, moved.session_id)
+
+
+def test_another_tenants_row_does_not_unwrap(envelope: VaultEnvelope, vault: SQLiteVault, keyring: Keyring) -> None:
+    """A data key can not be moved to another tenant, not with its tenant key either."""
+    durable_key(envelope)
+    stored, of_tenant = vault.newest(TENANT, USER, SESSION), vault.tenants.newest(TENANT)
+    assert stored is not None
+    assert of_tenant is not None
+    with pytest.raises(TenantKeyReplaced):
+        vault.insert_if_absent([stored._replace(tenant="other")])
+    vault.tenants.insert_if_absent(of_tenant._replace(tenant="other"))
+    vault.insert_if_absent([stored._replace(tenant="other")])
+    with pytest.raises(KeyUnavailable, match=keyring.primary):
+        VaultEnvelope("support", vault, keyring).session_key("other", USER, SESSION)
 
 
 def test_the_wrong_keyring_names_the_wrapping_key(
     envelope: VaultEnvelope, vault: SQLiteVault, keyring: Keyring
 ) -> None:
-    """KeyUnavailable says which wrapping key is not there, also when a lost race should be adopted."""
+    """KeyUnavailable says which wrapping key is not there, before anything is sealed too."""
     durable_key(envelope)
     other = Keyring.create(vault.path.parent / "other.json")
     with pytest.raises(KeyUnavailable, match=keyring.primary):
         VaultEnvelope("support", vault, other).session_key(TENANT, USER, SESSION)
     wrong = VaultEnvelope("support", vault, other)
-    key = wrong.session_key(TENANT, USER, SESSION, create=True, fresh=True)
-    assert key is not None
     with pytest.raises(KeyUnavailable, match=keyring.primary):
-        wrong.make_durable([key])
-    assert not key.durable
+        wrong.session_key(TENANT, USER, SESSION, create=True, fresh=True)
 
 
 def test_damaged_rows_are_a_typed_error(envelope: VaultEnvelope, vault: SQLiteVault, keyring: Keyring) -> None:
@@ -208,9 +220,11 @@ def test_damaged_rows_are_a_typed_error(envelope: VaultEnvelope, vault: SQLiteVa
         StoredKey(b"2" * 16, TENANT, USER, 1, b"k" * 16, keyring.primary, b"", 0),
         StoredKey(b"3" * 16, TENANT, USER, 1, b"k" * 16, "wk-gone", b"w" * 61, 0),
         StoredKey(b"4" * 16, TENANT, USER, 1, "k" * 16, keyring.primary, b"w" * 61, 0),  # type: ignore[arg-type]
+        StoredKey(b"6" * 16, TENANT, USER, 1, b"k" * 16, "tk-no hex", b"w" * 61, 0),
         StoredKey(b"5" * 16, TENANT, USER, 1, b"k" * 16, keyring.primary, "w" * 61, 0),  # type: ignore[arg-type]
     ):
-        vault.insert_if_absent([damaged])
+        with vault.writing("a damaged row") as writer:
+            writer.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)", damaged)
         with pytest.raises(KeyUnavailable):
             envelope.session_key(TENANT, USER, damaged.session_id)
 
@@ -247,7 +261,7 @@ def test_the_vaults_files_hold_no_key(envelope: VaultEnvelope, vault: SQLiteVaul
 
 def secret_forms(key: SealingKey) -> tuple[str, ...]:
     """How a key's bytes could be told in text."""
-    return repr(key.secret())[2:-1], key.secret().hex(), str(list(key.secret()))
+    return bytes.__repr__(key.secret())[2:-1], key.secret().hex(), str(list(key.secret()))
 
 
 def told(error: BaseException) -> str:

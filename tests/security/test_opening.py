@@ -83,7 +83,7 @@ def test_an_older_generation_still_opens(envelope: VaultEnvelope, vault: SQLiteV
     old = durable_key(envelope)
     event = message(old)
     key_id = b"2" * 16
-    wrapping_key_id, wrapped = envelope._provider.wrap(b"n" * 32, wrapping_data(old.scope_bytes, key_id))
+    wrapping_key_id, wrapped = envelope._tenants.wrap(TENANT, b"n" * 32, wrapping_data(old.scope_bytes, key_id))
     vault.insert_if_absent([StoredKey(SESSION, TENANT, USER, 2, key_id, wrapping_key_id, wrapped, 1)])
     envelope.close()
     newer = envelope.session_key(TENANT, USER, SESSION)

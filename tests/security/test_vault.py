@@ -218,13 +218,28 @@ def test_another_sqlite_file_is_no_vault(tmp_path: Path) -> None:
     assert before == path.read_bytes()
 
 
+def test_another_programs_file_with_a_version_is_not_upgraded(tmp_path: Path) -> None:
+    """A database that numbers its versions as a vault does is refused, and gets no table."""
+    path = tmp_path / "vault.db"
+    path.touch(0o600)
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE notes (text)")
+        other.execute("PRAGMA user_version = 1")
+    other.close()
+    with pytest.raises(Misconfigured, match="no vault"):
+        SQLiteVault(path)
+    with sqlite3.connect(path) as other:
+        assert [("notes",)] == other.execute("SELECT name FROM sqlite_master").fetchall()
+    other.close()
+
+
 def test_a_vault_of_a_newer_version_is_refused(vault: SQLiteVault) -> None:
     """Misconfigured names both versions."""
     vault.close()
     newer = sqlite3.connect(vault.path)
-    newer.execute("PRAGMA user_version = 2")
+    newer.execute("PRAGMA user_version = 3")
     newer.close()
-    with pytest.raises(Misconfigured, match="version 2, this release knows up to 1"):
+    with pytest.raises(Misconfigured, match="version 3, this release knows up to 2"):
         SQLiteVault(vault.path)
 
 
