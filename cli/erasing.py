@@ -180,10 +180,10 @@ def _show(shown: list[Progress], as_json: bool, *, nothing: str) -> None:
         if erasure.session_id is not None:
             whose += f", session {format_id(erasure.session_id)}"
         say(f"erasure {format_id(erasure.event_id)}: {clean(whose)}")
-        where = "control log" if erasure.partition < 0 else f"partition {erasure.partition}"
-        say(f"  recorded in the {where}, position {erasure.position}, for {clean(erasure.requested_by)}")
+        where = "the control log" if erasure.partition < 0 else f"partition {erasure.partition}"
+        say(f"  recorded in {where}, position {erasure.position}, for {clean(erasure.requested_by)}")
         if erasure.destroyed_at is not None:
-            say(f"  {erasure.keys} data keys destroyed: what they sealed can not be opened any more")
+            say("  its data keys are destroyed: what they sealed can not be opened any more")
         for store, (detail, _) in sorted(one.confirmed.items()):
             say(f"  {store}: confirmed, {detail}")
         for store, detail in sorted(one.waiting.items()):

@@ -52,6 +52,7 @@ def show_session(session: SessionView, errors: Sequence[ErrorView], as_json: boo
         ("end", ", by ".join(filter(None, (session.end_reason, session.ended_by)))),
         ("note", session.note),
         ("replaced by", session.replaced_by),
+        ("erased (UTC)", session.erased_at),
         ("messages", session.messages),
         ("tokens in, out", f"{session.tokens_in:,}, {session.tokens_out:,}"),
         ("agents held", session.agents),

@@ -224,7 +224,7 @@ class Eraser:
     def _acted(self, store: str, erasure: Erasure, now: int) -> tuple[bool, str]:
         assert erasure.destroyed_at is not None
         if store == VAULT:
-            return True, f"{erasure.keys} data keys destroyed"
+            return True, f"data keys destroyed: {erasure.keys}"
         if store == CACHES:
             until = erasure.destroyed_at + self._cached_us
             seconds = self._cached_us // US_A_SECOND

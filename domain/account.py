@@ -126,9 +126,9 @@ class Account:
     """By agent type."""
     findings: dict[bytes, bool] = field(default_factory=dict)
     """Leakage findings, to whether they are acknowledged."""
-    holds: set[tuple[str, bytes]] = field(default_factory=set)
-    """Legal holds: (matter, session id; b"": all of the user)."""
-    erased: set[bytes] = field(default_factory=set)
+    holds: dict[bytes, tuple[str, ...]] = field(default_factory=dict)
+    """Legal holds: session id (b"": all of the user) to matters, sorted."""
+    erased: dict[bytes, None] = field(default_factory=dict)
     """Sessions that were erased one by one."""
 
     @property
@@ -282,17 +282,23 @@ def _content_erased(account: Account, event: ContentErased) -> None:
         forget_bodies(account.commands)
         account.erased.clear()
     else:
-        account.erased.add(event.session_id)
+        account.erased[event.session_id] = None
 
 
 def _legal_hold_set(account: Account, event: LegalHoldSet) -> None:
     _account_event(account, event)
-    account.holds.add((event.matter, event.session_id or b""))
+    held = account.holds.get(event.session_id or b"", ())
+    account.holds[event.session_id or b""] = tuple(sorted({*held, event.matter}))
 
 
 def _legal_hold_lifted(account: Account, event: LegalHoldLifted) -> None:
     _account_event(account, event)
-    account.holds.discard((event.matter, event.session_id or b""))
+    scope = event.session_id or b""
+    left = tuple(matter for matter in account.holds.get(scope, ()) if matter != event.matter)
+    if left:
+        account.holds[scope] = left
+    else:
+        account.holds.pop(scope, None)
 
 
 def _user_limits_set(account: Account, event: UserLimitsSet) -> None:

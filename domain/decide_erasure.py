@@ -17,6 +17,7 @@ from session_ledger.domain.ids import format_id
 from session_ledger.domain.session import Session
 
 ERASED = "erased"  # the reason with which an erasure ends a session
+ADMIN = "admin"  # who ends a session so; who asked for it stands in ContentErased
 HOLDS_MAX = 1000  # of a user, some 100 kB
 
 
@@ -28,11 +29,10 @@ def erase_session(context: Context, command: EraseSession, prepared: Prepared, n
         return Decision([], SessionNotFound(f"session {format_id(session_id)}: no such session of this user"))
     if session_id in account.erased:
         return nothing_new(prepared)
-    scopes = {b"", session_id}
-    matters = {matter for matter, held in account.holds if held in scopes} | context.settings.holds
+    matters = {*account.holds.get(b"", ()), *account.holds.get(session_id, ()), *context.settings.holds}
     if matters:
         return _refused(context, command, session_id, matters, now, new_id)
-    events = [] if session is None else _end(context, session, command.requested_by, prepared, now, new_id)
+    events = [] if session is None else _end(context, session, prepared, now, new_id)
     told = (session_id, command.requested_by, command.reason, None, None)
     return Decision([*events, ContentErased(*account_head(context, prepared, now, new_id), *told)])
 
@@ -40,22 +40,20 @@ def erase_session(context: Context, command: EraseSession, prepared: Prepared, n
 def erase_user(context: Context, command: EraseUser, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """ContentErased, after the end of every session that lives."""
     account = context.account
-    matters = {matter for matter, _ in account.holds} | context.settings.holds
+    matters = {matter for held in account.holds.values() for matter in held} | context.settings.holds
     if matters:
         return _refused(context, command, None, matters, now, new_id)
     events: list[Event] = []
     for session in sorted(account.sessions.values(), key=lambda session: session.session_id):
-        events += _end(context, session, command.requested_by, prepared, now, new_id)
+        events += _end(context, session, prepared, now, new_id)
     told = (None, command.requested_by, command.reason, prepared.sealed[0].key_id, prepared.key_commitment)
     return Decision([*events, ContentErased(*account_head(context, prepared, now, new_id), *told)])
 
 
-def _end(
-    context: Context, session: Session, requested_by: str, prepared: Prepared, now: int, new_id: NewId
-) -> list[Event]:
+def _end(context: Context, session: Session, prepared: Prepared, now: int, new_id: NewId) -> list[Event]:
     account, command_id, digest = context.account, prepared.command_id, prepared.digest
     head = (new_id(), account.tenant, account.user, session.version + 1, now, command_id, digest, session.session_id)
-    events: list[Event] = [SessionEnded(*head, None, ERASED, requested_by, None, None)]
+    events: list[Event] = [SessionEnded(*head, None, ERASED, ADMIN, None, None)]
     release_held(context, session.session_id, "session_ended", now, new_id, command_id, digest, events)
     return events
 
@@ -79,10 +77,10 @@ def _refused(
 
 def set_legal_hold(context: Context, command: SetLegalHold, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """LegalHoldSet; nothing where that matter holds the same already."""
-    account, hold = context.account, (command.matter, command.session_id or b"")
-    if hold in account.holds:
+    account = context.account
+    if command.matter in account.holds.get(command.session_id or b"", ()):
         return nothing_new(prepared)
-    if len(account.holds) >= HOLDS_MAX:
+    if sum(map(len, account.holds.values())) >= HOLDS_MAX:
         return Decision([], InvalidInput("matter", f"hold {HOLDS_MAX + 1} of a user", f"may be {HOLDS_MAX} at most"))
     told = (command.matter, command.session_id, command.requested_by, command.reason)
     return Decision([LegalHoldSet(*account_head(context, prepared, now, new_id), *told)])
@@ -91,7 +89,7 @@ def set_legal_hold(context: Context, command: SetLegalHold, prepared: Prepared, 
 def lift_legal_hold(context: Context, command: LiftLegalHold, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """LegalHoldLifted."""
     account = context.account
-    if (command.matter, command.session_id or b"") not in account.holds:
+    if command.matter not in account.holds.get(command.session_id or b"", ()):
         scope = "the user" if command.session_id is None else f"session {format_id(command.session_id)}"
         return Decision([], HoldNotFound(f"matter {command.matter!r}: it holds nothing of {scope}"))
     told = (command.matter, command.session_id, command.requested_by, command.reason)

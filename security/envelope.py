@@ -239,7 +239,7 @@ class VaultEnvelope(Envelope):
     def _loaded(self, found: Unwrapped) -> SealingKey:
         """A key for sealing. A session's later ones digest by its first; an account's, which an erasure makes, not."""
         if found.stored.generation == FIRST_GENERATION or not found.scope.session_id:
-            return self._made(found, None)
+            return self._made(found, digest_key_v1(found.key))
         first = self._data_keys.read(lambda: self._vault.first(*found.scope))
         if first is None:
             raise KeyUnavailable(
