@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from session_ledger.consumers.findings import Findings
 from session_ledger.domain.events import (
@@ -19,7 +19,9 @@ from session_ledger.domain.events import (
     AgentEvent,
     AgentReleased,
     AgentRetired,
+    ErrorReported,
     Event,
+    KeyRotated,
     MessageAdded,
     QuotaConsumed,
     SessionCreated,
@@ -27,6 +29,7 @@ from session_ledger.domain.events import (
     SessionEvent,
     SessionEvicted,
     SessionExpired,
+    SessionUpdated,
     TenantEvent,
 )
 from session_ledger.domain.ids import format_id, slot_of_id, slot_of_user
@@ -34,6 +37,14 @@ from session_ledger.ledger.log.port import Record
 
 CONTROL = -1
 _user_slot = lru_cache(maxsize=4096)(slot_of_user)
+
+
+class _Keys(NamedTuple):
+    """Which data keys may seal a session's next event: its key, and the one before, for what was under way."""
+
+    current: bytes | None
+    previous: bytes | None = None
+    generation: int = 1
 
 
 class LogRules:
@@ -53,11 +64,15 @@ class LogRules:
         self._recorded_at: dict[int, int] = {}
         self._live: dict[tuple[str, str], set[bytes]] = {}
         self._messages: dict[bytes, int] = {}  # of open sessions: live ones, and imports that are not final
+        self._keys: dict[bytes, _Keys] = {}  # of the same sessions
         self._held: dict[bytes, bytes] = {}
         self._checks: dict[type[Event], Callable[[int, int, Any], None]] = {
             SessionCreated: self._created,
+            SessionUpdated: self._sealed,
             MessageAdded: self._message,
-            SessionEnded: self._over,
+            KeyRotated: self._rotated,
+            ErrorReported: self._sealed_or_not,
+            SessionEnded: self._ended,
             SessionExpired: self._over,
             SessionEvicted: self._over,
             QuotaConsumed: self._consumed,
@@ -151,6 +166,7 @@ class LogRules:
         if event.session_id in self._messages:
             self._findings.add("session", f"session {_id(event.session_id)} is created twice", partition, position)
         self._messages[event.session_id] = 0
+        self._keys[event.session_id] = _Keys(event.key_id)
         if slot_of_id(event.session_id) & self._mask != partition:
             self._findings.add("partition", "the session's id carries another partition's slot", partition, position)
         if event.imported:
@@ -167,6 +183,7 @@ class LogRules:
             self._findings.add("session", message, partition, position)
 
     def _message(self, partition: int, position: int, event: MessageAdded) -> None:
+        self._sealed(partition, position, event)
         count = self._messages.get(event.session_id)
         if count is None:
             return
@@ -175,8 +192,39 @@ class LogRules:
             self._findings.add("session", message, partition, position)
         self._messages[event.session_id] = event.message_number
 
+    def _sealed(
+        self, partition: int, position: int, event: MessageAdded | SessionUpdated | ErrorReported | SessionEnded
+    ) -> None:
+        keys = self._keys.get(event.session_id)
+        if (
+            keys is not None
+            and event.key_id != keys.current
+            and (event.key_id is None or event.key_id != keys.previous)
+        ):
+            by = "no data key" if event.key_id is None else f"data key {_id(event.key_id)}"
+            message = f"{type(event).__name__} of session {_id(event.session_id)} is sealed by {by}, which is not its"
+            self._findings.add("key", message, partition, position)
+
+    def _sealed_or_not(self, partition: int, position: int, event: ErrorReported | SessionEnded) -> None:
+        if event.key_id is not None:
+            self._sealed(partition, position, event)
+
+    def _rotated(self, partition: int, position: int, event: KeyRotated) -> None:
+        keys = self._keys.get(event.session_id)
+        if keys is None:
+            return
+        if event.generation <= keys.generation:
+            message = f"key generation {event.generation} of session {_id(event.session_id)} follows {keys.generation}"
+            self._findings.add("key", message, partition, position)
+        self._keys[event.session_id] = _Keys(event.key_id, keys.current, event.generation)
+
+    def _ended(self, partition: int, position: int, event: SessionEnded) -> None:
+        self._sealed_or_not(partition, position, event)
+        self._over(partition, position, event)
+
     def _over(self, partition: int, position: int, event: SessionEvent) -> None:
         self._messages.pop(event.session_id, None)
+        self._keys.pop(event.session_id, None)
         key = (event.tenant, event.user)
         live = self._live.get(key)
         if live is not None:

@@ -19,6 +19,7 @@ from session_ledger.domain.commands_audit import RaiseAlert as RaiseAlert
 from session_ledger.domain.commands_audit import RecordAuditRead as RecordAuditRead
 from session_ledger.domain.commands_audit import ReportLeak as ReportLeak
 from session_ledger.domain.commands_audit import RevealContent as RevealContent
+from session_ledger.domain.commands_keys import RotateSessionKey as RotateSessionKey
 from session_ledger.domain.frozen import quick
 
 # --- sessions -----------------------------------------------------------------------------------------------------
@@ -349,4 +350,8 @@ class Prepared:
     session_id: bytes | None = None
     """CreateSession: the id of the new session."""
     key_commitment: bytes | None = None
-    """CreateSession, ImportSession: of the new session's data key."""
+    """Of the data key that sealed it, where the log may not know that yet: of a new session's, and of a later one."""
+    key_generation: int = 1
+    """Of that key."""
+    key_reason: str = ""
+    """Why a later key was made."""

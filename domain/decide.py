@@ -32,6 +32,7 @@ from session_ledger.domain.commands import (
     ReportQuota,
     RetireAgent,
     RevealContent,
+    RotateSessionKey,
     SetQuota,
     SetUserLimits,
     UpdateSession,
@@ -45,6 +46,7 @@ from session_ledger.domain.decide_audit import (
     reveal_content,
 )
 from session_ledger.domain.decide_import import import_session
+from session_ledger.domain.decide_keys import rotate_session_key
 from session_ledger.domain.decide_quotas import (
     authentication_failed,
     check_quota,
@@ -104,6 +106,7 @@ _REMEMBERED: dict[type[Command], Decide] = {
     UpdateSession: update_session,
     EndSession: end_session,
     ReportError: report_error,
+    RotateSessionKey: rotate_session_key,
     SetQuota: set_quota,
     ConsumeQuota: consume_quota,
     ReleaseQuota: release_quota,

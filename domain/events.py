@@ -30,6 +30,7 @@ from session_ledger.domain.events_audit import LeakFound as LeakFound
 from session_ledger.domain.events_control import LimitsSet as LimitsSet
 from session_ledger.domain.events_control import QuotaDefault as QuotaDefault
 from session_ledger.domain.events_control import SchemaPublished as SchemaPublished
+from session_ledger.domain.events_keys import KeyRotated as KeyRotated
 from session_ledger.domain.frozen import quick
 from session_ledger.domain.streams import AccountEvent as AccountEvent
 from session_ledger.domain.streams import AgentEvent as AgentEvent
@@ -344,6 +345,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     SessionEnded,
     SessionExpired,
     SessionEvicted,
+    KeyRotated,
     QuotaSet,
     QuotaConsumed,
     QuotaRefused,
