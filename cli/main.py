@@ -13,6 +13,7 @@ from session_ledger.cli import (
     analytics,
     audit,
     auth,
+    keys,
     leaks,
     ledger_state,
     limits,
@@ -82,6 +83,7 @@ app.add_typer(quota.app, name="quota", rich_help_panel=_ACT)
 app.add_typer(limits.app, name="limits", rich_help_panel=_ACT)
 app.add_typer(agents.app, name="agents", rich_help_panel=_ACT)
 app.add_typer(auth.app, name="auth", rich_help_panel=_ACT)
+app.add_typer(keys.app, name="keys", rich_help_panel=_ACT)
 app.command(rich_help_panel=_ACT)(owning.serve)
 app.command(rich_help_panel=_ACT)(owning.expire)
 app.command(rich_help_panel=_LOOK)(tail)
