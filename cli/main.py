@@ -15,6 +15,7 @@ from session_ledger.cli import (
     auth,
     erasing,
     holding,
+    keys,
     leaks,
     ledger_state,
     limits,
@@ -86,6 +87,7 @@ app.add_typer(agents.app, name="agents", rich_help_panel=_ACT)
 app.add_typer(erasing.app, name="erase", rich_help_panel=_ACT)
 app.add_typer(holding.app, name="hold", rich_help_panel=_ACT)
 app.add_typer(auth.app, name="auth", rich_help_panel=_ACT)
+app.add_typer(keys.app, name="keys", rich_help_panel=_ACT)
 app.command(rich_help_panel=_ACT)(owning.serve)
 app.command(rich_help_panel=_ACT)(owning.expire)
 app.command(rich_help_panel=_LOOK)(tail)

@@ -10,12 +10,12 @@ from session_ledger.consumers.eraser import Eraser
 from session_ledger.consumers.wiring import open_store
 from session_ledger.domain.errors import Misconfigured, NotErasable
 from session_ledger.ledger.clocks import machine_clock_us
+from session_ledger.ledger.keys import open_vault
 from session_ledger.ledger.ledger import Ledger
-from session_ledger.ledger.open import open_codec, open_log, open_vault
+from session_ledger.ledger.open import open_codec, open_log
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
 from session_ledger.security.signing import FILE, Signer
-from session_ledger.security.tenant_keys import CACHED_S
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def open_eraser(url: str, settings: Settings, ledger: Ledger | None = None) -> I
                 vault,
                 directory,
                 signer,
-                cached_s=CACHED_S,
+                cached_s=settings.keys_cached_s,
                 clock_us=machine_clock_us,
                 ledger=ledger,
             )

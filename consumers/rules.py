@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from session_ledger.consumers.findings import Findings
 from session_ledger.domain.events import (
@@ -20,7 +20,9 @@ from session_ledger.domain.events import (
     AgentEvent,
     AgentReleased,
     AgentRetired,
+    ErrorReported,
     Event,
+    KeyRotated,
     MessageAdded,
     QuotaConsumed,
     SessionCreated,
@@ -28,6 +30,7 @@ from session_ledger.domain.events import (
     SessionEvent,
     SessionEvicted,
     SessionExpired,
+    SessionUpdated,
     TenantEvent,
 )
 from session_ledger.domain.ids import format_id, slot_of_id, slot_of_user
@@ -40,6 +43,24 @@ CREATE TABLE IF NOT EXISTS batches (id BLOB, partition INTEGER, position INTEGER
 CREATE TABLE IF NOT EXISTS streams (id BLOB PRIMARY KEY, version INTEGER) WITHOUT ROWID;
 """
 _user_slot = lru_cache(maxsize=4096)(slot_of_user)
+
+
+class _Keys(NamedTuple):
+    """Which data keys may seal a session's next event: its key, and the one before, for what was under way."""
+
+    current: bytes | None
+    previous: bytes | None = None
+    generation: int = 1
+
+
+def _told(keys: _Keys) -> list[object]:
+    current, previous, generation = keys
+    return [current and current.hex(), previous and previous.hex(), generation]
+
+
+def _read(told: list[Any]) -> _Keys:
+    current, previous, generation = told
+    return _Keys(current and bytes.fromhex(current), previous and bytes.fromhex(previous), generation)
 
 
 class LogRules:
@@ -55,11 +76,15 @@ class LogRules:
         self._recorded_at = 0
         self._live: dict[tuple[str, str], set[bytes]] = {}
         self._messages: dict[bytes, int] = {}  # of open sessions: live ones, and imports that are not final
+        self._keys: dict[bytes, _Keys] = {}  # of the same sessions
         self._held: dict[bytes, bytes] = {}
         self._checks: dict[type[Event], Callable[[int, Any], None]] = {
             SessionCreated: self._created,
+            SessionUpdated: self._sealed,
             MessageAdded: self._message,
-            SessionEnded: self._over,
+            KeyRotated: self._rotated,
+            ErrorReported: self._sealed_or_not,
+            SessionEnded: self._ended,
             SessionExpired: self._over,
             SessionEvicted: self._over,
             QuotaConsumed: self._consumed,
@@ -76,6 +101,7 @@ class LogRules:
                 "recorded_at": self._recorded_at,
                 "live": [[*key, [one.hex() for one in live]] for key, live in self._live.items()],
                 "messages": {session.hex(): count for session, count in self._messages.items()},
+                "keys": {session.hex(): _told(keys) for session, keys in self._keys.items()},
                 "held": {agent.hex(): session.hex() for agent, session in self._held.items()},
             }
         )
@@ -86,6 +112,7 @@ class LogRules:
         self._batch_id, self._recorded_at = bytes.fromhex(told["batch_id"]), told["recorded_at"]
         self._live = {(tenant, user): set(map(bytes.fromhex, live)) for tenant, user, live in told["live"]}
         self._messages = {bytes.fromhex(session): count for session, count in told["messages"].items()}
+        self._keys = {bytes.fromhex(session): _read(keys) for session, keys in told["keys"].items()}
         self._held = {bytes.fromhex(agent): bytes.fromhex(session) for agent, session in told["held"].items()}
 
     def check(self, batch: list[tuple[Record, Event | None]]) -> None:
@@ -160,6 +187,7 @@ class LogRules:
         if event.session_id in self._messages:
             self._add("session", f"session {_id(event.session_id)} is created twice", position)
         self._messages[event.session_id] = 0
+        self._keys[event.session_id] = _Keys(event.key_id)
         if slot_of_id(event.session_id) & self._mask != self._partition:
             self._add("partition", "the session's id carries another partition's slot", position)
         if event.imported:
@@ -176,6 +204,7 @@ class LogRules:
             self._add("session", message, position)
 
     def _message(self, position: int, event: MessageAdded) -> None:
+        self._sealed(position, event)
         count = self._messages.get(event.session_id)
         if count is None:
             return
@@ -184,8 +213,37 @@ class LogRules:
             self._add("session", message, position)
         self._messages[event.session_id] = event.message_number
 
+    def _sealed(self, position: int, event: MessageAdded | SessionUpdated | ErrorReported | SessionEnded) -> None:
+        keys = self._keys.get(event.session_id)
+        if (
+            keys is not None
+            and event.key_id != keys.current
+            and (event.key_id is None or event.key_id != keys.previous)
+        ):
+            by = "no data key" if event.key_id is None else f"data key {_id(event.key_id)}"
+            message = f"{type(event).__name__} of session {_id(event.session_id)} is sealed by {by}, which is not its"
+            self._add("key", message, position)
+
+    def _sealed_or_not(self, position: int, event: ErrorReported | SessionEnded) -> None:
+        if event.key_id is not None:
+            self._sealed(position, event)
+
+    def _rotated(self, position: int, event: KeyRotated) -> None:
+        keys = self._keys.get(event.session_id)
+        if keys is None:
+            return
+        if event.generation <= keys.generation:
+            message = f"key generation {event.generation} of session {_id(event.session_id)} follows {keys.generation}"
+            self._add("key", message, position)
+        self._keys[event.session_id] = _Keys(event.key_id, keys.current, event.generation)
+
+    def _ended(self, position: int, event: SessionEnded) -> None:
+        self._sealed_or_not(position, event)
+        self._over(position, event)
+
     def _over(self, position: int, event: SessionEvent) -> None:
         self._messages.pop(event.session_id, None)
+        self._keys.pop(event.session_id, None)
         key = (event.tenant, event.user)
         live = self._live.get(key)
         if live is not None:

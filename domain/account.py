@@ -23,6 +23,7 @@ from session_ledger.domain.events import (
     ErasureRefused,
     ErrorReported,
     Event,
+    KeyRotated,
     LeakAcknowledged,
     LeakFound,
     LegalHoldLifted,
@@ -217,6 +218,17 @@ def _session_over(account: Account, event: SessionEvent) -> None:
     del account.sessions[event.session_id]
 
 
+def _key_rotated(account: Account, event: KeyRotated) -> None:
+    session = _session(account, event)
+    if event.generation <= session.key_generation:
+        raise LogCorrupt(
+            f"KeyRotated to generation {event.generation} of session {format_id(event.session_id)}, "
+            f"which has generation {session.key_generation}"
+        )
+    session.previous_key_id = session.key_id
+    session.key_id, session.key_generation = event.key_id, event.generation
+
+
 def _error_reported(account: Account, event: ErrorReported) -> None:
     _session(account, event)
 
@@ -313,6 +325,7 @@ _FOLDS: dict[type[Event], Callable[[Account, Any], None]] = {
     SessionEnded: _session_over,
     SessionExpired: _session_over,
     SessionEvicted: _session_over,
+    KeyRotated: _key_rotated,
     ErrorReported: _error_reported,
     QuotaSet: _quota_set,
     QuotaConsumed: _quota_consumed,

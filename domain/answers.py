@@ -19,6 +19,7 @@ from session_ledger.domain.commands import (
     ReleaseQuota,
     ReportError,
     RetireAgent,
+    RotateSessionKey,
     UpdateSession,
 )
 from session_ledger.domain.errors import LogCorrupt
@@ -27,6 +28,7 @@ from session_ledger.domain.events import (
     AgentEvent,
     AgentReleased,
     Event,
+    KeyRotated,
     MessageAdded,
     QuotaConsumed,
     QuotaReleased,
@@ -47,6 +49,7 @@ from session_ledger.domain.results import (
     Result,
     SessionChanged,
     SessionImported,
+    SessionKeyRotated,
     SessionsExpired,
     SessionStarted,
 )
@@ -104,7 +107,7 @@ def _started(events: Sequence[Event], partition: int, position: int, command_id:
 
 
 def _changed(events: Sequence[Event], partition: int, position: int, command_id: str) -> SessionChanged:
-    event = next((e for e in events if isinstance(e, SessionEvent) and not isinstance(e, SessionExpired)), None)
+    event = next((e for e in events if isinstance(e, SessionEvent) and e.command_id is not None), None)
     if event is None:
         raise LogCorrupt("the events of a repeated command hold none of its session")
     return SessionChanged(
@@ -114,6 +117,19 @@ def _changed(events: Sequence[Event], partition: int, position: int, command_id:
         session_id=format_id(event.session_id),
         version=event.version,
         released_agents=tuple(format_id(e.agent_id) for e in events if isinstance(e, AgentReleased)),
+    )
+
+
+def _rotated(events: Sequence[Event], partition: int, position: int, command_id: str) -> SessionKeyRotated:
+    event = _only(events, KeyRotated)
+    return SessionKeyRotated(
+        partition=partition,
+        position=position,
+        command_id=command_id,
+        session_id=format_id(event.session_id),
+        version=event.version,
+        key_id=format_id(event.key_id),
+        generation=event.generation,
     )
 
 
@@ -196,6 +212,7 @@ _RESULTS: dict[type[Command], Callable[[Sequence[Event], int, int, str], Result]
     UpdateSession: _changed,
     EndSession: _changed,
     ReportError: _changed,
+    RotateSessionKey: _rotated,
     ImportSession: _imported,
     ConsumeQuota: _consumed,
     ReleaseQuota: _given_back,

@@ -26,6 +26,7 @@ from session_ledger.domain.commands_erasure import LiftLegalHold as LiftLegalHol
 from session_ledger.domain.commands_erasure import LiftTenantHold as LiftTenantHold
 from session_ledger.domain.commands_erasure import SetLegalHold as SetLegalHold
 from session_ledger.domain.commands_erasure import SetTenantHold as SetTenantHold
+from session_ledger.domain.commands_keys import RotateSessionKey as RotateSessionKey
 from session_ledger.domain.frozen import quick
 
 # --- sessions -----------------------------------------------------------------------------------------------------
@@ -356,6 +357,11 @@ class Prepared:
     session_id: bytes | None = None
     """CreateSession: the id of the new session."""
     key_commitment: bytes | None = None
-    """CreateSession, ImportSession: of the new session's data key; EraseUser: of the account's next one."""
+    """Of the data key that sealed it, where the log may not know that yet: of a new session's, and of a later one;
+    EraseUser: of the account's next one."""
+    key_generation: int = 1
+    """Of that key."""
+    key_reason: str = ""
+    """Why a later key was made."""
     key_is_new: bool = False
     """ImportSession: the vault holds no key of that session."""

@@ -35,6 +35,7 @@ from session_ledger.domain.commands import (
     ReportQuota,
     RetireAgent,
     RevealContent,
+    RotateSessionKey,
     SetLegalHold,
     SetQuota,
     SetUserLimits,
@@ -50,6 +51,7 @@ from session_ledger.domain.decide_audit import (
 )
 from session_ledger.domain.decide_erasure import erase_session, erase_user, lift_legal_hold, set_legal_hold
 from session_ledger.domain.decide_import import import_session
+from session_ledger.domain.decide_keys import rotate_session_key
 from session_ledger.domain.decide_quotas import (
     authentication_failed,
     check_quota,
@@ -111,6 +113,7 @@ _REMEMBERED: dict[type[Command], Decide] = {
     UpdateSession: update_session,
     EndSession: end_session,
     ReportError: report_error,
+    RotateSessionKey: rotate_session_key,
     SetQuota: set_quota,
     ConsumeQuota: consume_quota,
     ReleaseQuota: release_quota,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from session_ledger.domain.commands import ImportSession, Prepared
-from session_ledger.domain.decision import Context, Decision, NewId, expire, key_unavailable
+from session_ledger.domain.decision import Context, Decision, NewId, expire, key_unavailable, sealed_by_another
 from session_ledger.domain.errors import (
     ContentGone,
     InvalidInput,
@@ -16,6 +16,7 @@ from session_ledger.domain.events import Event, MessageAdded, SessionCreated, Se
 from session_ledger.domain.ids import format_id
 from session_ledger.domain.results import SessionImported
 from session_ledger.domain.session import IMPORTED, Session
+from session_ledger.domain.session_keys import may_seal, rotation_first
 
 OPEN_IMPORTS_MAX = 16  # a user's histories whose import is not final yet
 
@@ -56,15 +57,20 @@ def import_session(context: Context, command: ImportSession, prepared: Prepared,
     if session is not None and not command.final and skipped >= len(command.messages):
         return Decision([], result=_nothing_added(prepared, session_id, complete=False))
     sealed = prepared.sealed
-    if len(sealed) != 1 + len(command.messages) + command.final or (session and session.key_id != sealed[0].key_id):
+    if len(sealed) != 1 + len(command.messages) + command.final:
         return Decision([], key_unavailable(session_id))
+    if session is not None and not may_seal(session, prepared):
+        return Decision([], sealed_by_another(session, prepared))
     events: list[Event] = []
     if session is None:
         if not command.final and not _has_room(context, now, new_id, events):
             message = f"{OPEN_IMPORTS_MAX} imports of the user are not finished: finish one, or wait until one expires"
             return Decision(events, TooManyImports(message))
         events.append(_created(context, command, prepared, now))
-    version = 1 if session is None else session.version
+        version = 1
+    else:
+        events += rotation_first(session, prepared, now, new_id)
+        version = session.version + len(events)
     _add_messages(command, prepared, now, skipped, version, events)
     if command.final:
         ended, head = sealed[-1], (command.tenant, command.user, version + _count(command, skipped) + 1)

@@ -35,6 +35,7 @@ from session_ledger.domain.events import (
 from session_ledger.domain.ids import format_id
 from session_ledger.domain.results import SessionsExpired, SessionStarted
 from session_ledger.domain.session import REFUSE, SENSITIVE, Session
+from session_ledger.domain.session_keys import rotation_first
 
 
 def add_message(context: Context, command: AddMessage, prepared: Prepared, now: int, new_id: NewId) -> Decision:
@@ -47,13 +48,15 @@ def add_message(context: Context, command: AddMessage, prepared: Prepared, now: 
     sealed = prepared.sealed[0]
     metadata = sealed.metadata
     field = sealed.fields.get
+    first = rotation_first(session, prepared, now, new_id)
     return Decision(
         [
+            *first,
             MessageAdded(
                 sealed.event_id,
                 command.tenant,
                 command.user,
-                session.version + 1,
+                session.version + 1 + len(first),
                 now,
                 prepared.command_id,
                 prepared.digest,
@@ -77,7 +80,7 @@ def add_message(context: Context, command: AddMessage, prepared: Prepared, now: 
                 command.tokens_reasoning,
                 command.topic,
                 command.shared_source,
-            )
+            ),
         ]
     )
 
@@ -199,13 +202,15 @@ def update_session(context: Context, command: UpdateSession, prepared: Prepared,
         return Decision([], key_unavailable(command.session_id))
     sealed = prepared.sealed[0]
     field = sealed.fields.get
+    first = rotation_first(session, prepared, now, new_id)
     return Decision(
         [
+            *first,
             SessionUpdated(
                 sealed.event_id,
                 command.tenant,
                 command.user,
-                session.version + 1,
+                session.version + 1 + len(first),
                 now,
                 prepared.command_id,
                 prepared.digest,
@@ -216,7 +221,7 @@ def update_session(context: Context, command: UpdateSession, prepared: Prepared,
                 field("sealed_metadata"),
                 field("sealed_title"),
                 field("sealed_context"),
-            )
+            ),
         ]
     )
 
@@ -230,12 +235,14 @@ def end_session(context: Context, command: EndSession, prepared: Prepared, now: 
         return Decision([], key_unavailable(command.session_id))
     sealed = own_seal(prepared, new_id)
     command_id, digest = prepared.command_id, prepared.digest
+    first = rotation_first(session, prepared, now, new_id)
     events: list[Event] = [
+        *first,
         SessionEnded(
             sealed.event_id,
             command.tenant,
             command.user,
-            session.version + 1,
+            session.version + 1 + len(first),
             now,
             command_id,
             digest,
@@ -245,7 +252,7 @@ def end_session(context: Context, command: EndSession, prepared: Prepared, now: 
             command.ended_by,
             sealed.key_id,
             sealed.fields.get("sealed_note"),
-        )
+        ),
     ]
     release_held(context, command.session_id, "session_ended", now, new_id, command_id, digest, events)
     return Decision(events)
@@ -259,13 +266,15 @@ def report_error(context: Context, command: ReportError, prepared: Prepared, now
     if command.message is not None and not prepared.sealed:
         return Decision([], key_unavailable(command.session_id))
     sealed = own_seal(prepared, new_id)
+    first = rotation_first(session, prepared, now, new_id)
     return Decision(
         [
+            *first,
             ErrorReported(
                 sealed.event_id,
                 command.tenant,
                 command.user,
-                session.version + 1,
+                session.version + 1 + len(first),
                 now,
                 prepared.command_id,
                 prepared.digest,
@@ -277,7 +286,7 @@ def report_error(context: Context, command: ReportError, prepared: Prepared, now
                 command.agent_id,
                 sealed.key_id,
                 sealed.fields.get("sealed_message"),
-            )
+            ),
         ]
     )
 

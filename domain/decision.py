@@ -15,6 +15,7 @@ from session_ledger.domain.ids import format_id
 from session_ledger.domain.remembered import DIGEST_BYTES
 from session_ledger.domain.results import Recorded, Result
 from session_ledger.domain.session import Session
+from session_ledger.domain.session_keys import may_seal
 
 if TYPE_CHECKING:
     from session_ledger.domain.control import TenantSettings
@@ -103,14 +104,29 @@ def live_session(
         return Decision(
             [], SessionNotActive(f"session {format_id(session_id)} is history whose import is not finished")
         )
-    if len(prepared.digest) != DIGEST_BYTES or (prepared.sealed and prepared.sealed[0].key_id != session.key_id):
+    if len(prepared.digest) != DIGEST_BYTES:
         return Decision([], key_unavailable(session_id))
+    if prepared.sealed and prepared.sealed[0].key_id != session.key_id and not may_seal(session, prepared):
+        return Decision([], sealed_by_another(session, prepared))
     return session
 
 
 def key_unavailable(session_id: bytes) -> KeyUnavailable:
-    """The command came without a seal by the session's own data key."""
+    """The command came without a seal by the session's own data key, because that is not to be had."""
     return KeyUnavailable(f"session {format_id(session_id)}: its data key is not to be had, so nothing can be sealed")
+
+
+def sealed_by_another(session: Session, prepared: Prepared) -> KeyUnavailable:
+    """The command came sealed by a key that the session has replaced, or that is not the session's."""
+    key_id = prepared.sealed[0].key_id
+    if key_id is None or session.key_id is None:
+        return key_unavailable(session.session_id)
+    error = KeyUnavailable(
+        f"session {format_id(session.session_id)}: sealed by data key {format_id(key_id)}, and the session's is "
+        f"{format_id(session.key_id)}, generation {session.key_generation}; repeat the command, it is then sealed again"
+    )
+    error.retriable = True
+    return error
 
 
 def expire(context: Context, session: Session, now: int, new_id: NewId, events: list[Event]) -> None:

@@ -37,6 +37,7 @@ from session_ledger.domain.events_erasure import LegalHoldSet as LegalHoldSet
 from session_ledger.domain.events_erasure import TenantErased as TenantErased
 from session_ledger.domain.events_erasure import TenantHoldLifted as TenantHoldLifted
 from session_ledger.domain.events_erasure import TenantHoldSet as TenantHoldSet
+from session_ledger.domain.events_keys import KeyRotated as KeyRotated
 from session_ledger.domain.frozen import quick
 from session_ledger.domain.streams import AccountEvent as AccountEvent
 from session_ledger.domain.streams import AgentEvent as AgentEvent
@@ -351,6 +352,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     SessionEnded,
     SessionExpired,
     SessionEvicted,
+    KeyRotated,
     QuotaSet,
     QuotaConsumed,
     QuotaRefused,

@@ -58,6 +58,17 @@ class SessionChanged(Result):
 
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionKeyRotated(Result):
+    """RotateSessionKey: the session's new data key. `version`: of the session's stream."""
+
+    session_id: str
+    version: int
+    key_id: str
+    generation: int
+
+
+@quick
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionImported(Result):
     """ImportSession. `added`: messages; 0, and not `created`, where the history was there already."""
 

@@ -28,6 +28,10 @@ class Session:
     importing: bool
     """History whose import is not final yet: counts against no limit; times out at `expires_at` alone."""
     import_digest: bytes | None
+    key_generation: int = 1
+    """Of `key_id`: 1, or what the last KeyRotated says."""
+    previous_key_id: bytes | None = None
+    """The key before that; what was sealed by it already may still come."""
 
     @property
     def due_at(self) -> int:

@@ -168,6 +168,11 @@ def _report_error(command: c.ReportError, rules: Rules) -> None:
         check_time(command.occurred_at, "occurred_at")
 
 
+def _rotate_session_key(command: c.RotateSessionKey, rules: Rules) -> None:
+    session(command, rules)
+    word(command.reason, "reason", rules.id_bytes_max)
+
+
 def _import_session(command: c.ImportSession, rules: Rules) -> None:
     user(command, rules)
     uuid7(command.session_id, "session_id")
@@ -320,6 +325,7 @@ _CHECKS: dict[type[c.Command], Callable[[Any, Rules], None]] = {
     c.UpdateSession: _update_session,
     c.EndSession: _end_session,
     c.ReportError: _report_error,
+    c.RotateSessionKey: _rotate_session_key,
     c.ImportSession: _import_session,
     c.SetQuota: _set_quota,
     c.ConsumeQuota: _consume_quota,

@@ -54,6 +54,7 @@ class AsyncLedger:
     add_message = _awaitable(SessionMethods.add_message)
     end_session = _awaitable(SessionMethods.end_session)
     report_error = _awaitable(SessionMethods.report_error)
+    rotate_session_key = _awaitable(SessionMethods.rotate_session_key)
     import_session = _awaitable(SessionMethods.import_session)
     set_quota = _awaitable(QuotaMethods.set_quota)
     consume_quota = _awaitable(QuotaMethods.consume_quota)

@@ -73,6 +73,7 @@ class Edge:
             c.EraseUser: self._erase_user,
             c.EraseTenant: self._erasure,
             **dict.fromkeys((c.SetLegalHold, c.LiftLegalHold, c.SetTenantHold, c.LiftTenantHold), self._in_the_clear),
+            c.RotateSessionKey: self._rotate_key,
         }
         self._sealers: dict[type[c.Command], Callable[..., tuple[c.Sealed, int]]] = {
             c.AddMessage: self._message,
@@ -133,7 +134,9 @@ class Edge:
         if sealer is None:
             return c.Prepared(command, command_id, key.digest(body)), (), EVENT_OVERHEAD_BYTES
         sealed, size = sealer(key, command)
-        return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
+        if key.generation == 1:  # the log knows it since the session began
+            return c.Prepared(command, command_id, key.digest(body), (sealed,)), (key,), size
+        return _of_later_key(command, command_id, body, key, (sealed,)), (key,), size + EVENT_OVERHEAD_BYTES
 
     def _of_account(self, command: c.Command, command_id: bytes, body: bytes) -> Made:
         if isinstance(command, c.PublishSchema):
@@ -191,6 +194,13 @@ class Edge:
         prepared = c.Prepared(command, command_id, account.digest(body), (sealed,), session_id, key.commitment)
         return prepared, (account, key), size
 
+    def _rotate_key(self, command: c.RotateSessionKey, command_id: bytes, body: bytes) -> Made:
+        key = self._envelope.next_key(command.tenant, command.user, command.session_id)
+        if key is None:
+            return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
+        sealed = (c.Sealed(new_id(self._clock()), key.key_id, _NO_METADATA, {}),)
+        return _of_later_key(command, command_id, body, key, sealed), (key,), EVENT_OVERHEAD_BYTES
+
     def _authentication_failure(self, command: c.ReportAuthenticationFailure, command_id: bytes, body: bytes) -> Made:
         account = self._account_key(command)
         sealed, size = self._texts(account, AuthenticationFailed, ip_address=command.ip_address)
@@ -209,9 +219,9 @@ class Edge:
             ended, size = self._texts(key, SessionEnded)
             sealed.append(ended)
             total += size
-        digest, new = key.digest(body), not key.durable
-        prepared = c.Prepared(command, command_id, digest, tuple(sealed), command.session_id, key.commitment, new)
-        return prepared, (key,), total
+        new = not key.durable and key.generation == 1
+        prepared = _of_later_key(command, command_id, body, key, tuple(sealed))
+        return replace(prepared, key_is_new=new), (key,), total + EVENT_OVERHEAD_BYTES
 
     # --- pieces -----------------------------------------------------------------------------------------------------
 
@@ -248,6 +258,14 @@ class Edge:
         hidden = {name: value for name, value in metadata.items() if name not in self._allow}
         clear = {name: value for name, value in metadata.items() if name in self._allow}
         return clear, _json(hidden) if hidden else None
+
+
+def _of_later_key(
+    command: c.SessionCommand, command_id: bytes, body: bytes, key: DataKey, sealed: tuple[c.Sealed, ...]
+) -> c.Prepared:
+    """With what the log is told of the key, where it does not know it yet."""
+    told = (command.session_id, key.commitment, key.generation, key.made_because)
+    return c.Prepared(command, command_id, key.digest(body), sealed, *told)
 
 
 def check_published(command: c.PublishSchema) -> None:

@@ -192,6 +192,22 @@ class SessionMethods(Commands):
         )
         return self._run(command, r.SessionChanged)
 
+    def rotate_session_key(
+        self, tenant: str, user: str, session_id: Id, *, reason: str = "requested", command_id: Id | None = None
+    ) -> r.SessionKeyRotated:
+        """Seal a live session by a new data key from now on; what is recorded stays as it is, and readable.
+
+        Raises SessionNotFound, SessionNotActive, KeyUnavailable.
+        """
+        command = c.RotateSessionKey(
+            tenant=tenant,
+            user=user,
+            session_id=parse_id(session_id, "session_id"),
+            reason=reason,
+            command_id=optional_id(command_id, "command_id"),
+        )
+        return self._run(command, r.SessionKeyRotated)
+
     def import_session(self, command: c.ImportSession) -> r.SessionImported:
         """Record a session's history after the fact. Raises SessionExists where the id holds another history."""
         return self._run(command, r.SessionImported)

@@ -17,6 +17,7 @@ from session_ledger.ledger.commandsocket import CommandClient, CommandServer, so
 from session_ledger.ledger.control import ControlFolds
 from session_ledger.ledger.edge import Edge
 from session_ledger.ledger.folds import PartitionFolds
+from session_ledger.ledger.keys import open_envelope as open_envelope
 from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
@@ -26,18 +27,12 @@ from session_ledger.ledger.url import LedgerUrl, parse_url
 from session_ledger.schemas.codec import Codec
 from session_ledger.schemas.library import Library
 from session_ledger.schemas.registry import Registry, register
-from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
-from session_ledger.security.keyring import Keyring, MemoryKeyring
-from session_ledger.security.port import Envelope
-from session_ledger.security.vault import SQLiteVault
-from session_ledger.security.vault_memory import MemoryVault
 
 if TYPE_CHECKING:
     from session_ledger.ledger.ledger import Ledger
 
 OPEN_S = 3.0  # for an owner that begins, or for the place of one that is gone
 REMOTE_DURABILITY = "as the owner's, whose process answers"
-VAULT_FILE = "vault.db"
 
 
 def open_settings(settings: Settings | None, options: Mapping[str, object]) -> Settings:
@@ -97,50 +92,6 @@ def open_codec(log: Log, settings: Settings) -> tuple[Codec, Callable[[], None]]
     """(what decodes the records of that log, in either form, what closes it). Raises Misconfigured."""
     registry, close = open_registry(settings)
     return codec_of(log, registry), close
-
-
-def open_vault(directory: Path) -> SQLiteVault:
-    """The vault of a ledger that there is, for destroying keys in it. Raises Misconfigured."""
-    kept = directory / VAULT_FILE
-    if not kept.exists():
-        raise Misconfigured(f"there is no vault at {kept}: name the directory of a ledger that seals what it records")
-    return SQLiteVault(kept)
-
-
-def open_envelope(
-    directory: Path | None, ledger_name: str, settings: Settings, *, readonly: bool = False, recorded: bool = False
-) -> tuple[Envelope, Callable[[], None]]:
-    """(the envelope, what closes it). `encryption` "none": nothing is sealed; in memory: the keys are there too.
-
-    `recorded`: the log holds events already, so their vault must be there. Raises Misconfigured, KeyUnavailable.
-    """
-    if settings.encryption == "none":
-        envelope: Envelope = NoEnvelope()
-        return envelope, envelope.close
-    if directory is None:
-        envelope = VaultEnvelope(ledger_name, MemoryVault(), MemoryKeyring())
-        return envelope, envelope.close
-    path = settings.keyring or directory / "keyring.json"
-    kept = directory / VAULT_FILE
-    if recorded and not kept.exists():
-        raise Misconfigured(
-            f"the ledger {ledger_name} holds events, but the vault of their keys, {kept}, is not there: bring it back, "
-            'or name the directory that it is in; for a ledger that seals nothing, say encryption = "none"'
-        )
-    vault = SQLiteVault(kept, readonly=readonly)
-    try:
-        must_exist = readonly or not vault.empty()
-        keyring = Keyring.open(path) if must_exist else Keyring.open_or_create(path)
-    except BaseException:
-        vault.close()
-        raise
-    sealing = VaultEnvelope(ledger_name, vault, keyring)
-
-    def close() -> None:
-        sealing.close()
-        vault.close()
-
-    return sealing, close
 
 
 def open_ledger(
@@ -213,7 +164,7 @@ def _own(
 ) -> Shards:
     """The shards, started; `closing`: what the backend closes beside what is opened here."""
     recorded = any(partition.end() for partition in log.partitions)
-    envelope, close_envelope = open_envelope(directory, log.name, settings, recorded=recorded)
+    envelope, close_envelope = open_envelope(directory, log.name, settings, recorded=recorded, clock_us=clock_us)
     closing.insert(0, close_envelope)
     started: list[Shard] = []
     try:

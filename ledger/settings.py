@@ -41,6 +41,22 @@ class Settings(BaseSettings):
     """`local`: a keyring file and a vault beside the ledger. `none`: content stands in the log as plaintext."""
     keyring: Path | None = None
     """The wrapping keys' file; None: `keyring.json` in the ledger's directory."""
+    key_service: Literal["keyring", "kms"] = "keyring"
+    """What wraps tenants' keys: `keyring`, a file; `kms`, AWS KMS (needs the extra `kms`)."""
+    kms_key: str | None = Field(default=None, min_length=1)
+    """AWS KMS: id, ARN or alias of the symmetric key that wraps."""
+    kms_region: str | None = None
+    """AWS KMS: the region; None: as boto3 finds it, like the credentials."""
+    kms_endpoint: str | None = None
+    """AWS KMS: another URL than the region's own, such as a VPC endpoint's."""
+    key_service_wait_s: float = Field(default=5.0, gt=0, le=60)
+    """How long a command waits for the key service; then it fails with a retriable error, and nothing is recorded."""
+    keys_cached_s: float = Field(default=300.0, gt=0, le=86_400)
+    """How long a key that was unwrapped is used; then the vault is asked again, and for a tenant's key the service."""
+    keys_cached_max: int = Field(default=20_000, ge=16)
+    """Unwrapped keys in memory: of data keys that seal, of data keys that opened, and of tenant keys, each."""
+    session_key_age_max_s: float = Field(default=86_400.0, ge=0)
+    """A session whose data key is older gets a new one with its next sealed event; 0: only when asked for."""
     metadata_allow: tuple[str, ...] = ()
     """Metadata keys that stay readable; every other key is sealed."""
     topics: dict[str, tuple[str, ...]] = Field(default_factory=dict)

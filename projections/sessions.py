@@ -17,6 +17,7 @@ from session_ledger.domain.events import (
     ContentErased,
     ErrorReported,
     Event,
+    KeyRotated,
     MessageAdded,
     SessionCreated,
     SessionEnded,
@@ -185,6 +186,10 @@ def _evicted(batch: _Batch, position: int, event: SessionEvicted) -> None:
     change.end = (EVICTED, event.recorded_at, None, "evicted", "system", event.replaced_by)
 
 
+def _rotated(batch: _Batch, position: int, event: KeyRotated) -> None:
+    batch.change(position, event)  # its version counts; by which key a field is sealed stands beside the field
+
+
 def _error(batch: _Batch, position: int, event: ErrorReported) -> None:
     batch.change(position, event).errors += 1
     batch.errors.append(
@@ -236,6 +241,7 @@ _GATHER: dict[type[Event], _Gather] = {
     SessionEnded: _ended,
     SessionExpired: _expired,
     SessionEvicted: _evicted,
+    KeyRotated: _rotated,
     ErrorReported: _error,
     AuthenticationFailed: _failed,
     ContentErased: _erased,

@@ -175,27 +175,34 @@ class VaultEnvelope(Envelope):
     # --- the cache ------------------------------------------------------------------------------------------------
 
     def _key(self, scope: Scope, create: bool, fresh: bool) -> SealingKey | None:
-        key = self._valid(scope)
-        if key is not None:
-            return key
-        newest = None if fresh and create else self._newest(scope)  # not under the lock: it may wait for the service
-        if newest is None:
-            if not create:
-                with self._lock:
+        while True:
+            key = self._valid(scope)
+            if key is not None:
+                return key
+            before = self._keys.get(scope)
+            was_durable = before is not None and before.durable
+            key = self._looked_up(scope, create, fresh)  # not under the lock: it may wait for the service
+            with self._lock:
+                there = self._keys.get(scope)
+                if key is None:
                     self._keys.pop(scope, None)  # gone from the vault, or never there
-                return None
-            key = self._first(scope)
-        else:
-            key = self._loaded(newest)
-            if self._is_old(key):
-                key = self._following(key, AGE)
-        with self._lock:
-            there = self._keys.get(scope)
-            if there is not None and self._stays(there, key):
-                there.until_s = max(there.until_s, key.until_s)
-                return there
-            self._cache(key)
-            return key
+                    return None
+                if there is not None:
+                    if not key.durable and there.durable and not (there is before and was_durable):
+                        continue  # it went into the vault since that was asked
+                    if self._stays(there, key):
+                        there.until_s = max(there.until_s, key.until_s)
+                        return there
+                self._cache(key)
+                return key
+
+    def _looked_up(self, scope: Scope, create: bool, fresh: bool) -> SealingKey | None:
+        """The scope's key as the vault has it; a new one where that is too old, or is not there and may be made."""
+        newest = None if fresh and create else self._newest(scope)
+        if newest is None:
+            return self._first(scope) if create else None
+        key = self._loaded(newest)
+        return self._following(key, AGE) if self._is_old(key) else key
 
     def _valid(self, scope: Scope) -> SealingKey | None:
         key = self._keys.get(scope)

@@ -139,9 +139,12 @@ class SealingKey(DataKey):
         return digest_v1(self._digest_key or self.digest_key(), body)
 
     def digest_key(self) -> bytes:
-        """The subkey that bodies are digested with. Raises KeyUnavailable from a later key that only opens."""
+        """The subkey that bodies are digested with: of a session's first key, of an account's own.
+
+        Raises KeyUnavailable from a session's later key that was loaded to open only.
+        """
         if self._digest_key is None:
-            if self.generation != 1:
+            if self.generation != 1 and self.scope.session_id:
                 raise KeyUnavailable(f"data key {format_id(self.key_id)} was loaded for opening, not for commands")
             self._digest_key = digest_key_v1(self._key)
         return self._digest_key

@@ -15,6 +15,7 @@ from session_ledger.domain.events import (
     AgentReleased,
     ErrorReported,
     Event,
+    KeyRotated,
     MessageAdded,
     SessionCreated,
     SessionEnded,
@@ -199,6 +200,10 @@ def _updated(state: SessionState, event: SessionUpdated, fact: Fact) -> SessionS
     return _active(replace(state, metadata=metadata, sealed=sealed), event)
 
 
+def _rotated(state: SessionState, event: KeyRotated, fact: Fact) -> SessionState:
+    return state  # each sealed value names its own key
+
+
 def _failed(state: SessionState, event: ErrorReported, fact: Fact) -> SessionState:
     agent = None if event.agent_id is None else format_id(event.agent_id)
     moment = as_datetime(event.recorded_at)
@@ -234,6 +239,7 @@ _FOLDS: dict[type[Event], Callable[[SessionState, Any, Fact], SessionState]] = {
     SessionEnded: _ended,
     SessionExpired: _expired,
     SessionEvicted: _evicted,
+    KeyRotated: _rotated,
 }
 
 

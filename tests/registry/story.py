@@ -90,6 +90,7 @@ def tell(ledger: Ledger) -> None:
         ledger.acquire_agent(*USER, last.session_id, "support")
     ledger.release_agent(*where, agent.agent_id, reset="verified")
     ledger.retire_agent("acme", agent.agent_id)
+    ledger.rotate_session_key(*where, reason="yearly")
     ledger.end_session(*where, reason="completed", note="thanks")
     which = session.session_id
     ledger.reveal_content(*USER, session_id=which, revealed_by="eve", reason="case 7", query_digest=b"q" * 16)
