@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +30,7 @@ def serve(
 ) -> None:
     """Own the ledger and answer the commands of other processes on this machine, until SIGINT or SIGTERM.
 
+    What was erased is carried out, whoever asked for it: keys are destroyed, confirmations collected, receipts signed.
     Stopping serves what is queued first. Who is taken over from notices within seconds, and ends (exit code 3).
     With --json: one line when it serves, one a sweep that found something, one at the end.
     """
@@ -46,12 +48,51 @@ def serve(
             if not ledger.is_owner:
                 raise NotOwner(f"another process serves {ledger.url} already: stop it first, or add --take-over")
             _say_serving(ledger, as_json)
-            _sweep_until(stop, ledger, every, as_json, check=True)
+            with _erasing(ledger, stop):
+                _sweep_until(stop, ledger, every, as_json, check=True)
             positions = ledger.positions()
         if as_json:
             write_json({"stopped": ledger.url, "positions": _by_partition(positions)})
         else:
             say(f"stopped {clean(ledger.url)}: everything taken was served; {_positions(positions)}")
+
+
+@contextmanager
+def _erasing(ledger: Ledger, stop: threading.Event) -> Iterator[None]:
+    """Carry out erasures meanwhile, in a thread of its own; nothing to do where nothing is sealed."""
+    import threading
+
+    from session_ledger.cli.opening import settings
+    from session_ledger.cli.output import clean, warn
+    from session_ledger.consumers.erasing import open_eraser
+    from session_ledger.domain.errors import SessionLedgerError
+    from session_ledger.ledger.url import parse_url
+
+    chosen = settings()
+    if chosen.encryption == "none" or parse_url(ledger.url).directory is None:
+        yield
+        return
+    told: set[str] = set()
+
+    def tell(error: SessionLedgerError) -> None:
+        if str(error) not in told:
+            told.add(str(error))
+            warn(f"session-ledger: erasures wait: {clean(error)}")
+
+    def erase() -> None:
+        try:
+            with open_eraser(ledger.url, chosen, ledger) as eraser:
+                eraser.run(stop, tell)
+        except SessionLedgerError as error:
+            warn(f"session-ledger: erasures are not carried out any more by this process: {clean(error)}")
+
+    thread = threading.Thread(target=erase, name="session-ledger-eraser")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def expire(

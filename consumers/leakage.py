@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+import duckdb
+
 from session_ledger.domain.commands import ReportLeak
 from session_ledger.domain.events import TOPIC_BY_EVENT, MessageAdded
 from session_ledger.domain.ids import parse_id
@@ -33,6 +35,14 @@ WITH newest AS (SELECT partition, epoch_us(max(recorded_at)) AS us FROM events W
 SELECT min(us) FROM newest WHERE us >= (SELECT max(us) FROM newest) - $1
 """
 _REACHED = "SELECT partition, max(position) FROM events WHERE epoch_us(recorded_at) <= $1 GROUP BY partition"
+
+_ERASED = """
+SELECT DISTINCT erased.event_id::VARCHAR, said.session_id::VARCHAR FROM events AS erased JOIN events AS said
+    ON said.partition = erased.partition AND said.position < erased.position AND said.event_type = 'MessageAdded'
+    AND said.tenant = erased.tenant AND said.user = erased.user
+    AND (erased.session_id IS NULL OR said.session_id = erased.session_id)
+WHERE erased.event_type = 'ContentErased'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,7 @@ class Watch:
         self._scanner = Scanner(audit_key(self._envelope))
         self._positions: dict[int, int] = {}
         self._until_us = 0
+        self._forgotten: set[tuple[str, str]] = set()  # (erasure, session)
 
     def step(self, snapshot: Snapshot, *, settled: bool = False) -> Checked:
         """What came to light since the snapshot before; each finding is told once.
@@ -122,13 +133,17 @@ class Watch:
         leaks += self._scanner.add(batch)
         cursor = snapshot.connection.cursor()
         self._positions |= dict(cursor.execute(_REACHED, [self._until_us]).fetchall())
+        self._forget_erased(cursor)
         new = {leak.finding_id: leak for leak in leaks if leak.finding_id not in self._told}
         self._told |= set(new)
         return Checked(tuple(new.values()), opened.count, opened.unreadable)
 
-    def forget(self, session_id: bytes) -> int:
-        """Take an erased session out of the index; how many of its messages were in it."""
-        return self._scanner.forget(session_id)
+    def _forget_erased(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Take what was erased since out of the index, also where its keys were still there when it was looked at."""
+        for erasure, session in cursor.execute(_ERASED).fetchall():
+            if (erasure, session) not in self._forgotten:
+                self._forgotten.add((erasure, session))
+                self._scanner.forget(parse_id(session))
 
 
 def _one(snapshot: Snapshot, query: str, value: int) -> int:

@@ -249,3 +249,49 @@ COMMENT ON COLUMN alerts.value IS 'What was measured.';
 COMMENT ON COLUMN alerts.threshold IS 'What it may be.';
 COMMENT ON COLUMN alerts.partition IS 'Where it stands in the log.';
 COMMENT ON COLUMN alerts.position IS 'Where it stands in the log.';
+
+CREATE VIEW erasures AS
+SELECT
+    event_id AS erasure, happened_at,
+    CASE WHEN event_type = 'TenantErased' THEN 'tenant' WHEN session_id IS NULL THEN 'user' ELSE 'session' END AS scope,
+    tenant, user, session_id, event_type = 'ErasureRefused' AS refused, details ->> 'requested_by' AS requested_by, reason,
+    details ->> 'matter' AS matter, partition, position
+FROM events WHERE event_type IN ('ContentErased', 'ErasureRefused', 'TenantErased');
+COMMENT ON VIEW erasures IS 'What was erased, and what was to be and a legal hold kept.';
+COMMENT ON COLUMN erasures.erasure IS 'The erasure: the id of its event.';
+COMMENT ON COLUMN erasures.happened_at IS 'When it was recorded.';
+COMMENT ON COLUMN erasures.scope IS 'session, user or tenant.';
+COMMENT ON COLUMN erasures.tenant IS 'Whose it is: the tenant.';
+COMMENT ON COLUMN erasures.user IS 'Whose it is: the user; empty: the whole tenant''s.';
+COMMENT ON COLUMN erasures.session_id IS 'Of a session: which.';
+COMMENT ON COLUMN erasures.refused IS 'A legal hold kept it: nothing was erased.';
+COMMENT ON COLUMN erasures.requested_by IS 'Who asked for it.';
+COMMENT ON COLUMN erasures.reason IS 'Why, in their words.';
+COMMENT ON COLUMN erasures.matter IS 'Of one that was refused: the matter of the hold.';
+COMMENT ON COLUMN erasures.partition IS 'Where it stands in the log.';
+COMMENT ON COLUMN erasures.position IS 'Where it stands in the log.';
+
+CREATE VIEW legal_holds AS
+WITH facts AS (
+    SELECT
+        *, details ->> 'matter' AS matter, event_type IN ('LegalHoldSet', 'TenantHoldSet') AS is_set,
+        row_number() OVER (
+            PARTITION BY partition, tenant, user, session_id, details ->> 'matter' ORDER BY position DESC
+        ) AS latest
+    FROM events WHERE event_type IN ('LegalHoldSet', 'LegalHoldLifted', 'TenantHoldSet', 'TenantHoldLifted')
+)
+SELECT
+    matter, tenant, user, session_id, is_set AS held, happened_at, details ->> 'requested_by' AS requested_by, reason,
+    partition, position
+FROM facts WHERE latest = 1;
+COMMENT ON VIEW legal_holds IS 'Legal holds as they stand: what is held, and what was.';
+COMMENT ON COLUMN legal_holds.matter IS 'What it is for.';
+COMMENT ON COLUMN legal_holds.tenant IS 'Whose content it is: the tenant.';
+COMMENT ON COLUMN legal_holds.user IS 'Whose content it is: the user; empty: the whole tenant''s.';
+COMMENT ON COLUMN legal_holds.session_id IS 'The session, where it is only one.';
+COMMENT ON COLUMN legal_holds.held IS 'It is set; false: it was lifted.';
+COMMENT ON COLUMN legal_holds.happened_at IS 'When it was set or lifted.';
+COMMENT ON COLUMN legal_holds.requested_by IS 'Who asked for that.';
+COMMENT ON COLUMN legal_holds.reason IS 'Why, in their words.';
+COMMENT ON COLUMN legal_holds.partition IS 'Where that stands in the log.';
+COMMENT ON COLUMN legal_holds.position IS 'Where that stands in the log.';

@@ -42,6 +42,7 @@ from session_ledger.ledger.aio import AsyncLedger
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.methods_agents import AgentMethods
 from session_ledger.ledger.methods_audit import AuditMethods
+from session_ledger.ledger.methods_erasure import ErasureMethods
 from session_ledger.ledger.methods_quotas import QuotaMethods
 from session_ledger.ledger.methods_sessions import SessionMethods
 from tests.ledger.support import Clock, assert_folds_equal_the_log, events, judged, shards_of, stored
@@ -356,7 +357,7 @@ def test_the_async_form_answers_the_same(ledger: Ledger) -> None:
     """Every method is there, and its results and errors are those of the other form."""
     methods = {
         name
-        for group in (SessionMethods, QuotaMethods, AgentMethods, AuditMethods)
+        for group in (SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMethods)
         for name, method in vars(group).items()
         if inspect.isfunction(method)
     }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from session_ledger import Ledger
-from session_ledger.domain.errors import NoAgentAvailable, QuotaExceeded
+from session_ledger.domain.errors import NoAgentAvailable, QuotaExceeded, UnderLegalHold
 from session_ledger.domain.events import EVENT_TYPES, TOPIC_BY_EVENT, Event
 from session_ledger.domain.ids import format_id, slot_of_user
 from session_ledger.ledger.log.port import PartitionLog, Record
@@ -101,6 +101,15 @@ def tell(ledger: Ledger) -> None:
     )  # fmt: skip
     ledger.acknowledge_leak(*USER, b"f" * 16, acknowledged_by="eve", reason="a quote")
     ledger.raise_alert(*USER, kind="errors", severity="critical", value=6, threshold=Decimal("5.5"))
+    asked: dict[str, str] = {"requested_by": "dpo", "reason": "request 7"}
+    ledger.set_legal_hold(*USER, which, matter="case", **asked)
+    with pytest.raises(UnderLegalHold):
+        ledger.erase_session(*USER, which, **asked)
+    ledger.lift_legal_hold(*USER, which, matter="case", **asked)
+    ledger.erase_session(*USER, which, **asked)
+    ledger.set_legal_hold("other", matter="case", **asked)
+    ledger.lift_legal_hold("other", matter="case", **asked)
+    ledger.erase_tenant("other", **asked)
 
 
 def append_examples(partition: PartitionLog, codec: Codec) -> None:
