@@ -78,6 +78,29 @@ def lift_hold(
     _answer(result, f"no longer held for {matter}", tenant, user, session, as_json)
 
 
+@app.command("list")
+def list_holds(
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", "-t", metavar="NAME", show_default=False, help="Default: all tenants.")
+    ] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the legal holds that are set."""
+    from session_ledger.cli.opening import open_views
+    from session_ledger.cli.output import say, table, write_json
+
+    with open_views(url) as views:
+        found = views.legal_holds(tenant)
+    if as_json:
+        write_json({"holds": found})
+    elif not found:
+        say("no legal hold is set")
+    else:
+        rows = [(h.tenant, h.user, h.session_id, h.matter, h.set_at, h.requested_by, h.reason) for h in found]
+        table(("tenant", "user", "session", "matter", "set (UTC)", "by", "reason"), rows)
+
+
 def _check(user: str | None, session: str | None) -> None:
     from session_ledger.domain.errors import InvalidInput
 

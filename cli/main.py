@@ -22,6 +22,7 @@ from session_ledger.cli import (
     owning,
     prices,
     quota,
+    retaining,
     sessions,
 )
 from session_ledger.cli.archiving import archive
@@ -87,6 +88,7 @@ app.add_typer(agents.app, name="agents", rich_help_panel=_ACT)
 app.add_typer(erasing.app, name="erase", rich_help_panel=_ACT)
 app.add_typer(holding.app, name="hold", rich_help_panel=_ACT)
 app.add_typer(auth.app, name="auth", rich_help_panel=_ACT)
+app.add_typer(retaining.app, name="retention", rich_help_panel=_ACT)
 app.add_typer(keys.app, name="keys", rich_help_panel=_ACT)
 app.command(rich_help_panel=_ACT)(owning.serve)
 app.command(rich_help_panel=_ACT)(owning.expire)

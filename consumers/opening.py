@@ -12,6 +12,7 @@ from session_ledger.consumers.records import (
     AgentView,
     AuthenticationFailureView,
     ErrorView,
+    LegalHoldView,
     MessageView,
     SessionView,
     as_datetime,
@@ -128,6 +129,19 @@ def session_view(
         partition=row["partition"],
         position=row["position"],
         unreadable=opener.unreadable,
+    )
+
+
+def legal_hold_view(row: Row) -> LegalHoldView:
+    """A row of `legal_holds`."""
+    return LegalHoldView(
+        tenant=row["tenant"],
+        user=row["user"] or None,
+        session_id=format_id(row["session_id"]) if row["session_id"] else None,
+        matter=row["matter"],
+        requested_by=row["requested_by"],
+        reason=row["reason"],
+        set_at=as_datetime(row["recorded_at"]),
     )
 
 

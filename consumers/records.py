@@ -135,6 +135,21 @@ class AuthenticationFailureView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LegalHoldView:
+    """A legal hold that is set."""
+
+    tenant: str
+    user: str | None
+    """None: all of the tenant."""
+    session_id: str | None
+    """None: all of the user."""
+    matter: str
+    requested_by: str
+    reason: str
+    set_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentView:
     """An agent instance."""
 

@@ -16,6 +16,7 @@ from session_ledger.consumers.opening import (
     agent_view,
     authentication_failure_view,
     error_view,
+    legal_hold_view,
     message_view,
     session_view,
 )
@@ -33,6 +34,7 @@ from session_ledger.consumers.records import (
     AgentView,
     AuthenticationFailureView,
     ErrorView,
+    LegalHoldView,
     MessageView,
     Page,
     SessionView,
@@ -379,6 +381,12 @@ class Views:
         more, rows = len(rows) > limit, rows[:limit]
         cursor = write_cursor(rows[-1]["agent_type"], rows[-1]["agent_id"]) if more else None
         return Page(tuple(map(agent_view, rows)), cursor)
+
+    def legal_holds(self, tenant: str | None = None, *, fresh: bool | None = None) -> list[LegalHoldView]:
+        """The legal holds of a tenant (None: of all), its sessions and users, by scope and matter."""
+        with self._read(fresh) as db:
+            rows = reading.legal_holds(db, tenant)
+        return [legal_hold_view(row) for row in rows]
 
     def stats(self, tenant: str | None = None, *, busiest: int = 10, fresh: bool | None = None) -> Stats:
         """A summary of one tenant or of all: for operators, never for a user. Reads every session's row once."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from session_ledger.ledger.log.port import Log
 from session_ledger.projections.agents import AgentsProjection
+from session_ledger.projections.holds import HoldsProjection
 from session_ledger.projections.port import Projection
 from session_ledger.projections.quotas import QuotasProjection
 from session_ledger.projections.sessions import SessionsProjection
@@ -20,7 +21,7 @@ LOOK_EVERY_S = 1.0  # for what was set aside meanwhile
 
 def current_projections() -> tuple[Projection, ...]:
     """Every projection of the current state, in the order in which a batch is folded."""
-    return (SettingsProjection(), SessionsProjection(), AgentsProjection(), QuotasProjection())
+    return (SettingsProjection(), SessionsProjection(), AgentsProjection(), QuotasProjection(), HoldsProjection())
 
 
 def open_store(log: Log, directory: Path | None) -> Store:

@@ -25,6 +25,7 @@ from session_ledger.domain.commands_erasure import EraseUser as EraseUser
 from session_ledger.domain.commands_erasure import LiftLegalHold as LiftLegalHold
 from session_ledger.domain.commands_erasure import LiftTenantHold as LiftTenantHold
 from session_ledger.domain.commands_erasure import SetLegalHold as SetLegalHold
+from session_ledger.domain.commands_erasure import SetRetention as SetRetention
 from session_ledger.domain.commands_erasure import SetTenantHold as SetTenantHold
 from session_ledger.domain.commands_keys import RotateSessionKey as RotateSessionKey
 from session_ledger.domain.frozen import quick

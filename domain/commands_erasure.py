@@ -77,3 +77,16 @@ class LiftTenantHold(Command):
     matter: str
     requested_by: str
     reason: str
+
+
+@quick
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetRetention(Command):
+    """Set how long a tenant's content is kept, as a whole; None: the built-in time."""
+
+    retention_ms: int | None = None
+    """From the end of a session."""
+    sensitive_retention_ms: int | None = None
+    """The same, of sensitive sessions."""
+    requested_by: str
+    reason: str

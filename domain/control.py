@@ -17,6 +17,7 @@ from session_ledger.domain.commands import (
     Prepared,
     PublishSchema,
     SetLimits,
+    SetRetention,
     SetTenantHold,
 )
 from session_ledger.domain.decision import Decision, nothing_new
@@ -32,6 +33,7 @@ from session_ledger.domain.events import (
     Event,
     LimitsSet,
     QuotaDefault,
+    RetentionSet,
     SchemaPublished,
     TenantErased,
     TenantEvent,
@@ -47,6 +49,8 @@ IDLE_TIMEOUT_MS = 30 * 60_000
 WEBSITE_IDLE_TIMEOUT_MS = 24 * 3_600_000
 TTL_MS = 30 * 86_400_000
 ALERT_THRESHOLD_PERCENT = 80
+RETENTION_MS = 30 * 86_400_000
+SENSITIVE_RETENTION_MS = 7 * 86_400_000
 
 """What `decide_control` takes; every other command belongs to a partition."""
 
@@ -78,6 +82,8 @@ class TenantSettings:
     holds: frozenset[str] = frozenset()
     """Matters of the legal holds on all of the tenant's content."""
     erased: bool = False
+    retention: tuple[int | None, int | None] = (None, None)
+    """Milliseconds, of sessions and of sensitive ones; None: not set."""
 
     def _plan(self, account: Account) -> Limits:
         return NOTHING if account.plan is None else self.plans.get(account.plan, NOTHING)
@@ -105,6 +111,13 @@ class TenantSettings:
                 _first(plan.sensitive_ttl_ms, own.sensitive_ttl_ms, None, SENSITIVE_TTL_MS_MAX), SENSITIVE_TTL_MS_MAX
             )
         return _first(plan.ttl_ms, own.ttl_ms, None, TTL_MS)
+
+    def retention_ms(self, kind: str) -> int:
+        """How long the content of a session of that kind is kept after its end."""
+        own, sensitive = self.retention
+        if kind == SENSITIVE:
+            return SENSITIVE_RETENTION_MS if sensitive is None else sensitive
+        return RETENTION_MS if own is None else own
 
     def alert_threshold_percent(self, account: Account) -> int:
         """Usage from which QuotaThresholdReached is recorded."""
@@ -185,6 +198,9 @@ def decide_control(state: ControlState, prepared: Prepared, now: int, new_id: Ca
         return _decide_erasure(tenant.settings, command, prepared, head)
     if tenant.settings.erased:
         return Decision([], ContentGone(f"tenant {command.tenant!r} was erased: it takes no command"))
+    if isinstance(command, SetRetention):
+        told = (command.retention_ms, command.sensitive_retention_ms, command.requested_by, command.reason)
+        return Decision([RetentionSet(*head, *told)])
     if isinstance(command, SetLimits):
         quotas = tuple(QuotaDefault(name, limit, ms) for name, (limit, ms) in sorted(command.quotas.items()))
         return Decision(
@@ -241,6 +257,9 @@ def evolve_control(state: ControlState, event: Event, position: int) -> None:
     elif isinstance(event, SchemaPublished):
         state.schemas[event.fingerprint] = event.name
         state.schema_digests[event.fingerprint] = _digest(event.schema_json)
+    elif isinstance(event, RetentionSet):
+        kept = (event.retention_ms, event.sensitive_retention_ms)
+        tenant.settings = replace(tenant.settings, retention=kept)
     elif isinstance(event, TenantErased):
         tenant.settings = replace(tenant.settings, erased=True)
     elif isinstance(event, TenantHoldSet):

@@ -34,6 +34,7 @@ from session_ledger.domain.events_erasure import ContentErased as ContentErased
 from session_ledger.domain.events_erasure import ErasureRefused as ErasureRefused
 from session_ledger.domain.events_erasure import LegalHoldLifted as LegalHoldLifted
 from session_ledger.domain.events_erasure import LegalHoldSet as LegalHoldSet
+from session_ledger.domain.events_erasure import RetentionSet as RetentionSet
 from session_ledger.domain.events_erasure import TenantErased as TenantErased
 from session_ledger.domain.events_erasure import TenantHoldLifted as TenantHoldLifted
 from session_ledger.domain.events_erasure import TenantHoldSet as TenantHoldSet
@@ -377,6 +378,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     LegalHoldLifted,
     LimitsSet,
     SchemaPublished,
+    RetentionSet,
     TenantErased,
     TenantHoldSet,
     TenantHoldLifted,

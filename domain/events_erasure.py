@@ -88,3 +88,14 @@ class TenantHoldLifted(TenantEvent):
     matter: str
     requested_by: str
     reason: str
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class RetentionSet(TenantEvent):
+    """How long the content of the tenant's sessions is kept after their end, from now on; None: the built-in time."""
+
+    retention_ms: int | None
+    sensitive_retention_ms: int | None
+    requested_by: str
+    reason: str

@@ -8,6 +8,7 @@ from session_ledger.domain.command import Command, SessionCommand, UserCommand
 from session_ledger.domain.errors import InvalidInput
 from session_ledger.domain.shapes import identifier, word
 
+DURATION_MS_MAX = 100 * 366 * 86_400_000  # a century: keeps every time within the year 9999
 COUNT_MAX = 2**63 - 1  # what an Avro long holds
 SEVERITIES = ("warning", "error", "critical")
 

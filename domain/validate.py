@@ -13,7 +13,7 @@ from session_ledger.domain import commands as c
 from session_ledger.domain.agents import RESETS
 from session_ledger.domain.errors import InvalidInput
 from session_ledger.domain.ids import slot_of_id, slot_of_user
-from session_ledger.domain.rules import COUNT_MAX, SEVERITIES, Rules, session, tenant, user
+from session_ledger.domain.rules import COUNT_MAX, DURATION_MS_MAX, SEVERITIES, Rules, session, tenant, user
 from session_ledger.domain.session import CHANNELS, IMPORTED, KINDS, POLICIES, SENSITIVE, SENSITIVE_TTL_MS_MAX
 from session_ledger.domain.shapes import (
     among,
@@ -35,7 +35,6 @@ from session_ledger.domain.values import amount, check_amount, check_time, time_
 __all__ = ["Rules", "amount", "time_us", "validate"]
 
 PERIOD_MS_MIN, PERIOD_MS_MAX = 1_000, 366 * 86_400_000
-DURATION_MS_MAX = 100 * 366 * 86_400_000  # a century: keeps every time within the year 9999
 SCHEMA_NAME_BYTES_MAX, SCHEMA_BYTES_MAX = 256, 1024 * 1024  # the ledger's own, whatever callers are limited to
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from session_ledger.domain import commands_erasure as c
 from session_ledger.domain.command import Command, SessionCommand, UserCommand
-from session_ledger.domain.rules import Rules, session, tenant, user
-from session_ledger.domain.shapes import identifier, word
+from session_ledger.domain.rules import DURATION_MS_MAX, Rules, session, tenant, user
+from session_ledger.domain.shapes import identifier, number, word
 
 
 def _asked(command: Any, rules: Rules) -> None:
@@ -30,6 +30,13 @@ def _hold(command: c.SetLegalHold | c.LiftLegalHold | c.SetTenantHold | c.LiftTe
         identifier(command.session_id, "session_id")
 
 
+def _retention(command: c.SetRetention, rules: Rules) -> None:
+    _asked(command, rules)
+    for field in ("retention_ms", "sensitive_retention_ms"):
+        if getattr(command, field) is not None:
+            number(getattr(command, field), field, 1, DURATION_MS_MAX)
+
+
 ERASURE_CHECKS: dict[type[Command], Callable[[Any, Rules], None]] = {
     c.EraseSession: _asked,
     c.EraseUser: _asked,
@@ -38,4 +45,5 @@ ERASURE_CHECKS: dict[type[Command], Callable[[Any, Rules], None]] = {
     c.LiftLegalHold: _hold,
     c.SetTenantHold: _hold,
     c.LiftTenantHold: _hold,
+    c.SetRetention: _retention,
 }

@@ -78,3 +78,4 @@ class AsyncLedger:
     erase_tenant = _awaitable(ErasureMethods.erase_tenant)
     set_legal_hold = _awaitable(ErasureMethods.set_legal_hold)
     lift_legal_hold = _awaitable(ErasureMethods.lift_legal_hold)
+    set_retention = _awaitable(ErasureMethods.set_retention)

@@ -23,6 +23,7 @@ from session_ledger.domain.commands import (
     RetireAgent,
     SessionCommand,
     SetLimits,
+    SetRetention,
     SetTenantHold,
     UserCommand,
 )
@@ -131,7 +132,7 @@ class Shards:
             slot = slot_of_id(command.agent_id)
             if isinstance(command, RegisterAgent) and slot > self._mask:
                 raise InvalidInput("partition", str(slot), f"must be one of the ledger's, 0 to {self._mask}")
-        elif isinstance(command, (SetLimits, PublishSchema, EraseTenant, SetTenantHold, LiftTenantHold)):
+        elif isinstance(command, (SetLimits, PublishSchema, SetRetention, EraseTenant, SetTenantHold, LiftTenantHold)):
             return self._control
         else:
             raise InvalidInput("command", f"a {type(command).__name__}", "must be a command of session_ledger.domain")

@@ -35,6 +35,7 @@ from session_ledger.security.sealing import plain_digest
 
 EVENT_OVERHEAD_BYTES = 2048  # an event without its texts, with ids of 256 bytes in key, value and headers, from above
 _body = msgspec.msgpack.Encoder(order="deterministic").encode
+_IN_THE_CLEAR = (c.SetLegalHold, c.LiftLegalHold, c.SetTenantHold, c.LiftTenantHold, c.SetRetention)
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 _NO_METADATA: Mapping[str, str] = {}
 
@@ -72,7 +73,7 @@ class Edge:
             c.EraseSession: self._erasure,
             c.EraseUser: self._erase_user,
             c.EraseTenant: self._erasure,
-            **dict.fromkeys((c.SetLegalHold, c.LiftLegalHold, c.SetTenantHold, c.LiftTenantHold), self._in_the_clear),
+            **dict.fromkeys(_IN_THE_CLEAR, self._in_the_clear),
             c.RotateSessionKey: self._rotate_key,
         }
         self._sealers: dict[type[c.Command], Callable[..., tuple[c.Sealed, int]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from session_ledger.domain import commands as c
 from session_ledger.domain import results as r
 from session_ledger.domain.ids import parse_id
-from session_ledger.ledger.methods import Commands, Id, optional_id
+from session_ledger.ledger.methods import Commands, Id, optional_id, optional_ms
 
 
 class ErasureMethods(Commands):
@@ -125,4 +125,28 @@ class ErasureMethods(Commands):
                 reason=reason,
                 command_id=optional_id(command_id, "command_id"),
             )
+        return self._run(command, r.Recorded)
+
+    def set_retention(
+        self,
+        tenant: str,
+        *,
+        retention_s: float | None = None,
+        sensitive_retention_s: float | None = None,
+        requested_by: str,
+        reason: str,
+        command_id: Id | None = None,
+    ) -> r.Recorded:
+        """Set how long content is kept after a session's end (None: 30 days, 7 of sensitive ones), as a whole.
+
+        A sweep (`consumers.retention`) erases what is older.
+        """
+        command = c.SetRetention(
+            tenant=tenant,
+            retention_ms=optional_ms(retention_s, "retention_s"),
+            sensitive_retention_ms=optional_ms(sensitive_retention_s, "sensitive_retention_s"),
+            requested_by=requested_by,
+            reason=reason,
+            command_id=optional_id(command_id, "command_id"),
+        )
         return self._run(command, r.Recorded)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+from session_ledger.domain.control import RETENTION_MS, SENSITIVE_RETENTION_MS
+from session_ledger.domain.session import SENSITIVE
 from session_ledger.projections.session_tables import STATUSES
 
 Row = sqlite3.Row
@@ -14,6 +16,26 @@ Key = tuple[int, bytes]
 SESSION = "SELECT * FROM sessions WHERE session_id = ?1 AND tenant = ?2 AND user = ?3"
 OF_USER = "tenant = ?1 AND user = ?2"
 OF_TENANT = "tenant = ?1 AND ?2 IS NULL"
+
+
+_TO_ERASE = f"""
+WITH kept AS (
+    SELECT
+        s.tenant, s.user, s.session_id, s.kind, s.ended_at,
+        CASE s.kind WHEN '{SENSITIVE}' THEN coalesce(r.sensitive_retention_ms, {SENSITIVE_RETENTION_MS})
+        ELSE coalesce(r.retention_ms, {RETENTION_MS}) END AS retention_ms
+    FROM sessions AS s LEFT JOIN retention AS r ON r.tenant = s.tenant
+    WHERE s.ended_at IS NOT NULL AND s.erased_at IS NULL AND (?1 IS NULL OR s.tenant = ?1)
+        AND s.session_id > ?2
+)
+SELECT
+    tenant, user, session_id, kind, ended_at, retention_ms,
+    EXISTS (
+        SELECT 1 FROM legal_holds AS h WHERE h.tenant = kept.tenant AND h.user IN ('', kept.user)
+            AND h.session_id IN (x'', kept.session_id)
+    ) AS held
+FROM kept WHERE ended_at + retention_ms * 1000 <= ?3 ORDER BY session_id LIMIT ?4
+"""
 
 
 def session(db: sqlite3.Connection, tenant: str, user: str, session_id: bytes) -> Row | None:
@@ -112,6 +134,17 @@ def authentication_failures(
         " ORDER BY position DESC LIMIT ?4"
     )
     return _rows(db, sql, (tenant, user, before or 2**63 - 1, limit)).fetchall()
+
+
+def legal_holds(db: sqlite3.Connection, tenant: str | None) -> list[Row]:
+    """The holds that are set, of a tenant (None: of all), by scope and matter."""
+    sql = "SELECT * FROM legal_holds WHERE ?1 IS NULL OR tenant = ?1 ORDER BY tenant, user, session_id, matter"
+    return _rows(db, sql, (tenant,)).fetchall()
+
+
+def to_erase(db: sqlite3.Connection, tenant: str | None, now: int, after: bytes, limit: int) -> list[Row]:
+    """Sessions that are over and whose retention is, by id, from behind `after`; `held`: a legal hold keeps it."""
+    return _rows(db, _TO_ERASE, (tenant, after, now, limit)).fetchall()
 
 
 def agents(

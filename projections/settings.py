@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from session_ledger.domain.events import Event, LimitsSet, SchemaPublished
+from session_ledger.domain.events import Event, LimitsSet, RetentionSet, SchemaPublished
 
 _DDL = """
 CREATE TABLE tenant_limits (
@@ -32,16 +32,23 @@ CREATE TABLE schemas (
     recorded_at INTEGER NOT NULL,
     position INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE retention (
+    tenant TEXT PRIMARY KEY,
+    retention_ms INTEGER,           -- from a session's end; NULL: the built-in time
+    sensitive_retention_ms INTEGER, -- likewise
+    recorded_at INTEGER NOT NULL,
+    position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 """
 
 
 class SettingsProjection:
-    """Tables tenant_limits and schemas."""
+    """Tables tenant_limits, schemas and retention."""
 
     name = "settings"
-    version = 1
+    version = 2
     ddl = _DDL
-    tables = ("tenant_limits", "schemas")
+    tables = ("tenant_limits", "schemas", "retention")
 
     def apply(self, db: sqlite3.Connection, partition: int, events: Sequence[tuple[int, Event]]) -> None:
         """Fold a batch of the control log; other partitions hold nothing of it."""
@@ -64,6 +71,12 @@ class SettingsProjection:
                         event.version,
                         position,
                     ),
+                )
+            elif isinstance(event, RetentionSet):
+                kept = (event.retention_ms, event.sensitive_retention_ms)
+                db.execute(
+                    "INSERT OR REPLACE INTO retention VALUES (?, ?, ?, ?, ?)",
+                    (event.tenant, *kept, event.recorded_at, position),
                 )
             elif isinstance(event, SchemaPublished):
                 db.execute(

@@ -109,6 +109,7 @@ def tell(ledger: Ledger) -> None:
     ledger.erase_session(*USER, which, **asked)
     ledger.set_legal_hold("other", matter="case", **asked)
     ledger.lift_legal_hold("other", matter="case", **asked)
+    ledger.set_retention("other", retention_s=86_400, requested_by="dpo", reason="policy")
     ledger.erase_tenant("other", **asked)
 
 
