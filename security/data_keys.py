@@ -33,12 +33,13 @@ class DataKeys:
         self._ledger = ledger
         self._tenants = tenants
 
-    def read(self, read: Callable[[], StoredKey | None]) -> Unwrapped | None:
-        """What `read` finds in the vault, unwrapped; None where it finds nothing. Raises KeyUnavailable.
+    def read(self, read: Callable[[], StoredKey | None], stored: StoredKey | None = None) -> Unwrapped | None:
+        """What `read` finds in the vault, or has found (`stored`), unwrapped; None where it finds nothing.
 
-        Where its tenant key went between two looks, a rotation may have wrapped it anew: then it is read again.
+        Raises KeyUnavailable. Where its tenant key went between two looks, a rotation may have wrapped it anew: then
+        it is read again.
         """
-        stored = read()
+        stored = stored or read()
         if stored is None:
             return None
         try:

@@ -241,7 +241,8 @@ class VaultEnvelope(Envelope):
     # --- keys out of the vault, and new ones ----------------------------------------------------------------------
 
     def _newest(self, scope: Scope) -> Unwrapped | None:
-        return self._data_keys.read(lambda: self._vault.newest(*scope))
+        stored = self._vault.newest(*scope)
+        return None if stored is None else self._data_keys.read(lambda: self._vault.newest(*scope), stored)
 
     def _loaded(self, found: Unwrapped) -> SealingKey:
         """A key for sealing. A session's later ones digest by its first; an account's, which an erasure makes, not."""
@@ -323,14 +324,16 @@ class VaultEnvelope(Envelope):
                 for key in keys:
                     self._tenants.refresh(key.scope.tenant)
                 for key in keys:
-                    associated = wrapping_data(key.scope_bytes, key.key_id)
-                    key.wrapping = self._tenants.wrap(key.scope.tenant, key.secret(), associated)
+                    key.wrapping = self._wrapped(key)
         raise replaced
+
+    def _wrapped(self, key: SealingKey) -> tuple[str, bytes]:
+        associated = wrapping_data(key.scope_bytes, key.key_id)
+        return self._tenants.wrap(key.scope.tenant, key.secret(), associated)
 
     def _stored(self, key: SealingKey, now_us: int) -> StoredKey:
         tenant, user, session_id = key.scope
-        associated = wrapping_data(key.scope_bytes, key.key_id)
-        name, wrapped = key.wrapping or self._tenants.wrap(tenant, key.secret(), associated)
+        name, wrapped = key.wrapping or self._wrapped(key)
         return StoredKey(session_id, tenant, user, key.generation, key.key_id, name, wrapped, now_us)
 
 

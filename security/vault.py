@@ -233,8 +233,14 @@ class SQLiteVault(Vault):
                 raise KeyUnavailable(f"the vault {self.path} can not be read: {error}") from error
 
     def _one(self, query: str, parameters: tuple[object, ...]) -> StoredKey | None:
-        rows = self.rows(query, parameters)
-        return StoredKey._make(rows[0]) if rows else None
+        self._check_process()
+        with self._read_lock:
+            reader = self._usable(self._reader)
+            try:
+                row = reader.execute(query, parameters).fetchone()
+            except sqlite3.Error as error:
+                raise KeyUnavailable(f"the vault {self.path} can not be read: {error}") from error
+        return None if row is None else StoredKey._make(row)
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():

@@ -17,7 +17,7 @@ from session_ledger.consumers.projector import Projector
 from session_ledger.consumers.verify import verify
 from session_ledger.consumers.wiring import current_projections, open_store
 from session_ledger.domain.errors import ProjectionOutdated
-from session_ledger.domain.events import Event
+from session_ledger.domain.events import Event, KeyRotated, MessageAdded, SessionCreated
 from session_ledger.domain.ids import slot_of_user
 from session_ledger.ledger.log.memory import MemoryLog
 from session_ledger.projections.sessions import SessionsProjection
@@ -182,6 +182,9 @@ ALTERED: list[tuple[str, Callable[[Checked], tuple[int, int]]]] = [
     ("session", lambda c: c.change("MessageAdded", 5, message_number=77)),
     ("limit", lambda c: c.change("SessionCreated", 3, session_limit=0)),
     ("agent", lambda c: c.change("AgentReleased", 0, session_id=b"s" * 16)),
+    ("key", lambda c: c.change("MessageAdded", 5, key_id=b"k" * 16)),
+    ("key", lambda c: c.change("MessageAdded", 5, key_id=None)),
+    ("key", lambda c: c.change("KeyRotated", 0, generation=1)),
     ("partition", lambda c: c.change("QuotaSet", 0, tenant="acme", user=_user_elsewhere(c.place("QuotaSet")[0]))),
 ]
 
@@ -206,6 +209,24 @@ def test_a_log_that_breaks_a_rule_is_found(
     partition, position = alter(checked)
     places = [(of, at) for kind, of, at in checked.found() if kind == what]
     assert (partition, position) in places
+
+
+def test_what_the_key_before_the_last_sealed_is_found(checked: Checked) -> None:
+    """After a rotation the key before may still come, after a second one no more: a record that names it is found."""
+    everything = [event for _, _, event in checked.world.events]
+    rotated = [event for event in everything if isinstance(event, KeyRotated)]
+    twice = next(event for event in rotated if event.generation == 3)
+    created = [event for event in everything if isinstance(event, SessionCreated)]
+    first = next(event.key_id for event in created if event.session_id == twice.session_id)
+    messages = [event for event in everything if isinstance(event, MessageAdded)]
+    nth = next(
+        n for n, one in enumerate(messages) if one.session_id == twice.session_id and one.version > twice.version
+    )
+    place = checked.change("MessageAdded", nth, key_id=first)
+    assert ("key", *place) in checked.found()
+    second = next(event for event in rotated if event.session_id == twice.session_id)
+    place = checked.change("MessageAdded", nth, key_id=second.key_id)
+    assert "key" not in [what for what, *_ in checked.found()]
 
 
 def test_a_batch_id_that_comes_back_is_found(checked: Checked) -> None:

@@ -26,7 +26,6 @@ from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.log.memory import MemoryLog
 from session_ledger.ledger.open import open_envelope
 from session_ledger.ledger.settings import Settings
-from session_ledger.security.envelope import NoEnvelope
 from tests.projections.world import MINUTE_US, SECOND_US, START_US, TENANTS, USERS, World, record_of
 
 ADA: dict[str, Any] = {"tenant": "acme", "user": "ada"}
@@ -41,7 +40,7 @@ def world() -> World:
 @pytest.fixture
 def views(world: World) -> Iterator[Views]:
     """Its views, on its clock."""
-    with Views.over(world.log, NoEnvelope(), clock=lambda: world.now) as views:
+    with Views.over(world.log, world.envelope, clock=lambda: world.now) as views:
         yield views
 
 
@@ -127,7 +126,7 @@ def test_the_session_of_another_is_not_found(world: World, views: Views, tenant:
 def test_no_list_holds_what_is_anothers(seed: int) -> None:
     """Pages by user and by tenant hold exactly that user's and that tenant's sessions."""
     world = World(seed).play(150)
-    with Views.over(world.log, NoEnvelope(), clock=lambda: world.now) as views:
+    with Views.over(world.log, world.envelope, clock=lambda: world.now) as views:
         for tenant in TENANTS:
             of_tenant = {format_id(s) for t, _, s in world.sessions if t == tenant}
             assert of_tenant == set(ids(views.tenant_sessions(tenant, status=None, limit=1000)))
@@ -143,7 +142,7 @@ def test_no_list_holds_what_is_anothers(seed: int) -> None:
 def test_pages_hold_every_session_once_newest_activity_first(seed: int, limit: int, status: str | None) -> None:
     """Following `next` gives every session once, in order, whatever the page size and the filter."""
     world = World(seed).play(120)
-    with Views.over(world.log, NoEnvelope(), clock=lambda: world.now) as views:
+    with Views.over(world.log, world.envelope, clock=lambda: world.now) as views:
         found: list[SessionView] = []
         page = views.tenant_sessions("acme", status=status, limit=limit)
         while True:
@@ -378,7 +377,7 @@ def test_many_threads_read_and_one_writes(world: World, views: Views) -> None:
 def test_agents_are_those_of_the_pools(seed: int) -> None:
     """Free and held instances are what the ledger leases; sessions list what they hold; pages are complete."""
     world = World(seed).play(250)
-    with Views.over(world.log, NoEnvelope(), clock=lambda: world.now) as views:
+    with Views.over(world.log, world.envelope, clock=lambda: world.now) as views:
         for tenant in TENANTS:
             pool = {
                 format_id(agent.agent_id): agent.held_by and format_id(agent.held_by)
@@ -422,7 +421,7 @@ def test_a_summary_counts_what_the_lists_hold() -> None:
     """Sessions by status and reason, messages, refusals and agents add up to what the log says."""
     world = World(9).play(400)
     kinds = [type(event).__name__ for _, _, event in world.events]
-    with Views.over(world.log, NoEnvelope(), clock=lambda: world.now) as views:
+    with Views.over(world.log, world.envelope, clock=lambda: world.now) as views:
         stats = views.stats()
         assert (len(world.sessions), kinds.count("MessageAdded")) == (stats.sessions, stats.messages)
         assert kinds.count("SessionExpired") == stats.by_status["expired"]

@@ -297,6 +297,12 @@ def test_what_was_under_way_when_the_key_changed_is_recorded(tmp_path: Path) -> 
         with pytest.raises(KeyUnavailable, match="repeat the command") as raised:
             second.result()
         assert raised.value.retriable
+        three, third = sealed("three")  # by generation 3
+        for _ in range(2):
+            ledger.rotate_session_key(*WHO, session)
+        shards._shards[0].submit(three)
+        with pytest.raises(KeyUnavailable, match="generation 5"):
+            third.result()
         assert ["one"] == said(ledger)
         assert_told_first(events(ledger))
 

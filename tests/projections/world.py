@@ -27,8 +27,10 @@ from session_ledger.ledger.edge import Edge
 from session_ledger.ledger.log.memory import MemoryLog
 from session_ledger.ledger.log.port import Log, Record
 from session_ledger.schemas.codec import Codec
-from session_ledger.security.envelope import NoEnvelope
+from session_ledger.security.envelope import VaultEnvelope
+from session_ledger.security.keyring import MemoryKeyring
 from session_ledger.security.port import Envelope
+from session_ledger.security.vault_memory import MemoryVault
 
 CODEC = Codec()
 START_US = 1_750_000_000_000_000
@@ -46,10 +48,10 @@ class World:
         self, seed: int = 1, *, partitions: int = 2, log: Log | None = None, envelope: Envelope | None = None
     ) -> None:
         self.random = random.Random(seed)
-        self.log: Log = log or MemoryLog(partitions=partitions)
-        self.envelope = envelope or NoEnvelope()
-        self.edge = Edge(self.envelope, Rules(), ("colour",), lambda: self.now, bytes_max=3 * 1024 * 1024)
         self.now = START_US
+        self.log: Log = log or MemoryLog(partitions=partitions)
+        self.envelope = envelope or self._rotating()
+        self.edge = Edge(self.envelope, Rules(), ("colour",), lambda: self.now, bytes_max=3 * 1024 * 1024)
         self.accounts: dict[tuple[str, str], Account] = {}
         self.pools: dict[int, AgentPool] = defaultdict(AgentPool)
         self.control = ControlState()
@@ -59,6 +61,12 @@ class World:
         self.events: list[tuple[int, int, Event]] = []
         """(partition, position, event) of everything recorded."""
         self._imports = 0
+
+    def _rotating(self) -> Envelope:
+        """Keys in memory, of sessions so short-lived that histories hold many rotations."""
+        return VaultEnvelope(
+            "world", MemoryVault(), MemoryKeyring(), cached_s=1e-9, session_key_age_max_s=60, clock_us=lambda: self.now
+        )
 
     # --- running commands -------------------------------------------------------------------------------------------
 
