@@ -10,13 +10,18 @@ PRIVATE_MODE = 0o600
 
 
 def create_private(path: Path, content: bytes) -> None:
-    """Make the file with mode 0600 and the content, durable before this returns. Raises FileExistsError, OSError.
+    """Make the file with mode 0600 and the content, durable before this returns. Raises FileExistsError, OSError."""
+    create_whole(path, content, PRIVATE_MODE)
+
+
+def create_whole(path: Path, content: bytes, mode: int) -> None:
+    """Make the file with that mode and the content, durable before this returns. Raises FileExistsError, OSError.
 
     It is written under another name and linked: nobody ever sees it half written, and no descriptor of the file
     itself is closed here (that would drop the locks that this process's SQLite connections hold on it).
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
