@@ -18,6 +18,7 @@ from session_ledger.cli import (
     limits,
     owning,
     prices,
+    proofs,
     quota,
     sessions,
 )
@@ -87,6 +88,9 @@ app.command(rich_help_panel=_ACT)(owning.expire)
 app.command(rich_help_panel=_LOOK)(tail)
 app.command(rich_help_panel=_LOOK)(ledger_state.stats)
 app.command(rich_help_panel=_LOOK)(ledger_state.verify)
+app.command(rich_help_panel=_LOOK)(proofs.checkpoint)
+app.add_typer(proofs.keys, name="keys", rich_help_panel=_LOOK)
+app.add_typer(proofs.proof, name="proof", rich_help_panel=_LOOK)
 app.command(rich_help_panel=_ASK)(analytics.project)
 app.command(rich_help_panel=_ASK)(analytics.sql)
 app.command(rich_help_panel=_ASK)(trends)
