@@ -224,18 +224,17 @@ def verify_the_log(
     import dataclasses
 
     from session_ledger.cli.ledger_state import counting
-    from session_ledger.cli.opening import acknowledged, open_reader, settings, url_of
+    from session_ledger.cli.opening import open_reader, settings, url_of
     from session_ledger.cli.output import write_json
     from session_ledger.consumers.checked_log import check_log
     from session_ledger.ledger.url import parse_url
 
     place = url_of(url)
-    to = acknowledged(place)
     with open_reader(place) as (log, codec):
         total = sum(partition.end() for partition in (log.control, *log.partitions))
         with counting("records checked", total, as_json) as on_progress:
             found = check_log(
-                log, codec, parse_url(place), settings(), mirror=mirror, files=files or (), key=key, to=to,
+                log, codec, parse_url(place), settings(), mirror=mirror, files=files or (), key=key,
                 on_progress=on_progress,
             )  # fmt: skip
     if as_json:

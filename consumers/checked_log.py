@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -32,7 +32,6 @@ def check_log(
     mirror: Path | None = None,
     files: Sequence[Path] = (),
     key: str | None = None,
-    to: Mapping[int, int] | None = None,
     on_progress: Callable[[int], None] = lambda records: None,
 ) -> LogFindings:
     """`verify_log` with everything that is to be had.
@@ -59,7 +58,7 @@ def check_log(
             except (ProjectionForeign, Misconfigured):
                 trees = None  # they only help to name the first bad position
         leaves = Leaves(log, codec, stepped_over(log, place.directory))
-        return verify_log(log, leaves, verifier, shown, trees=trees, to=to, on_progress=on_progress)
+        return verify_log(log, leaves, verifier, shown, trees=trees, on_progress=on_progress)
 
 
 def _note(path: Path) -> str:

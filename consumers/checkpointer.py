@@ -72,7 +72,7 @@ class Checkpointer:
             self._logs = {log.partition: log for log in (self._log.control, *self._log.partitions)}
             kept = self._notes.read()
             key = place.directory / KEY_FILE
-            if kept and not key.exists():
+            if not key.exists() and (kept or self._mirrored()):
                 raise KeyUnavailable(f"checkpoints are signed, and their key {key} is not there: bring it back")
             signer = Signer(key, quote(self._log.name, safe=""))
             self._signers = {number: signer.named(origin_of(self._log.name, number)) for number in self._logs}
@@ -95,6 +95,10 @@ class Checkpointer:
         """Close what was opened. Idempotent."""
         while self._closing:
             self._closing.pop()()
+
+    def _mirrored(self) -> bool:
+        """The mirror holds checkpoints of this ledger."""
+        return self._mirror is not None and any(self._mirror.read(origin_of(self._log.name, n)) for n in self._logs)
 
     def _start(self, kept: list[Kept]) -> None:
         """See that what was signed before is of this key and of this log, and that the mirror has all of it."""

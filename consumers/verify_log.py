@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from session_ledger.consumers.findings import Findings
 from session_ledger.consumers.leaves import Leaves
+from session_ledger.consumers.tail import SHOWN_S
 from session_ledger.domain.errors import InvalidInput, LogCorrupt, LogUnavailable, SessionLedgerError
 from session_ledger.ledger.log.port import Log, PartitionLog, Record
 from session_ledger.projections.merkle import Trees
@@ -60,13 +61,12 @@ def verify_log(
     shown: Sequence[Shown],
     *,
     trees: Trees | None = None,
-    to: Mapping[int, int] | None = None,
     on_progress: Callable[[int], None] = lambda records: None,
 ) -> LogFindings:
     """Compare the log with the checkpoints in `shown`, which `verifier`'s key must have signed (under any name).
 
-    `trees`: stored nodes, by which the first bad position is found where they agree with a checkpoint. `to`: positions
-    that must be there. Raises LogUnavailable.
+    `trees`: stored nodes, by which the first bad position is found where they agree with a checkpoint. No owner is
+    asked or needed, and nothing is written. Raises LogUnavailable.
     """
     findings = LogFindings()
     origins = {
@@ -76,9 +76,7 @@ def verify_log(
     for one in shown:
         _sort_in(one, verifier, origins, signed, findings)
     for partition in (log.control, *log.partitions):
-        _Comparison(partition, leaves, signed[partition.partition], trees, findings).run(
-            (to or {}).get(partition.partition, 0), on_progress
-        )
+        _Comparison(partition, leaves, signed[partition.partition], trees, findings).run(on_progress)
     return findings
 
 
@@ -111,14 +109,11 @@ class _Comparison:
         self._partition = log.partition
         self._signed = sorted(signed, key=lambda one: one.checkpoint.size)
 
-    def run(self, acknowledged: int, on_progress: Callable[[int], None]) -> None:
+    def run(self, on_progress: Callable[[int], None]) -> None:
         """Read to the end, note the root at every signed size, and compare."""
         findings, partition = self._findings, self._partition
-        roots = self._roots(acknowledged, on_progress)
+        roots = self._roots(on_progress)
         end = findings.ends[partition]
-        if end < acknowledged:
-            message = f"the log ends at {end}, positions up to {acknowledged} are acknowledged"
-            findings.add("lost", message, partition, end + 1)
         findings.checkpoints[partition] = len(self._signed)
         findings.kept_outside[partition] = sum(one.shown.kept_outside for one in self._signed)
         good = [one for one in self._signed if roots.get(one.checkpoint.size) == one.checkpoint.root]
@@ -128,12 +123,14 @@ class _Comparison:
         self._conflicts()
         self._judge(roots, end)
 
-    def _roots(self, acknowledged: int, on_progress: Callable[[int], None]) -> dict[int, bytes]:
+    def _roots(self, on_progress: Callable[[int], None]) -> dict[int, bytes]:
         """Size to root, for every signed size that the log reaches."""
         findings, partition, frontier = self._findings, self._partition, Frontier()
         sizes = sorted({one.checkpoint.size for one in self._signed})
         roots = {0: frontier.root()}
-        wanted, at = max(self._log.end(), acknowledged), 0
+        if sizes and self._log.end() < sizes[-1]:
+            self._log.wait(sizes[-1] - 1, SHOWN_S)  # another broker may show it a moment later
+        wanted, at = self._log.end(), 0
         try:
             while frontier.size < wanted and (records := self._log.read(frontier.size, READ_RECORDS)):
                 hashes = self._leaves.hashes(partition, _dense(records, frontier.size, partition))
