@@ -16,14 +16,24 @@ from session_ledger.security.leaf import Leaf
 from tests.cli.shell import Ran, Shell
 
 
-@pytest.fixture
-def session(shell: Shell) -> str:
-    """A session of three events, signed at two; it goes on."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A session of three events, signed at two, and where its ledger and mirror are; made once, and never changed."""
+    place = tmp_path_factory.mktemp("made")
+    shell = Shell(place / "ledger")
     found = str(shell("sessions", "create", "-U", "alice", "--json").json["session_id"])
     assert 0 == shell("sessions", "message", found, "-U", "alice", "--role", "user", "my secret").code
-    assert 0 == shell("checkpoint", "--once", "--mirror", shell.directory.parent / "mirror").code
+    assert 0 == shell("checkpoint", "--once", "--mirror", place / "mirror").code
     assert 0 == shell("sessions", "message", found, "-U", "alice", "--role", "assistant", "an answer").code
-    return found
+    return place, found
+
+
+@pytest.fixture
+def session(shell: Shell, made: tuple[Path, str]) -> str:
+    """The session, in a copy of the ledger for each test; it goes on."""
+    shutil.copytree(made[0] / "ledger", shell.directory, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
+    shutil.copytree(made[0] / "mirror", shell.directory.parent / "mirror")
+    return made[1]
 
 
 class Auditor:

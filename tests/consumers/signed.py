@@ -86,9 +86,14 @@ class Signed:
 
     def copy(self, name: str) -> Signed:
         """A copy of the ledger as it is, with the same name and mirror, elsewhere."""
-        place = self.directory.parent / name / self.directory.name
-        shutil.copytree(self.directory, place, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
-        return Signed(place)
+        return self.copied_to(self.directory.parent / name / self.directory.name)
+
+    def copied_to(self, directory: Path) -> Signed:
+        """A copy in that directory, without its mirror."""
+        shutil.copytree(self.directory, directory, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
+        found = Signed(directory)
+        found.sessions = [*self.sessions]
+        return found
 
     def put_back(self, copy: Signed) -> None:
         """Restore the copy over the ledger: everything in its directory is as it was then."""

@@ -286,6 +286,29 @@ def test_bytes_of_no_form_have_a_leaf_without_a_schema(ledger: Signed) -> None:
     assert [] == ledger.found()
 
 
+@pytest.mark.parametrize("after", ["the tree", "the note"])
+def test_a_crash_between_two_steps_is_made_up_for(ledger: Signed, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    """After the tree and before the note: it is signed again. After the note and before the mirror: it is copied."""
+    ledger.grow(3)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crashing:
+        if after == "the tree":
+            crashing.setattr(SQLiteCheckpoints, "append", crash)
+        else:
+            crashing.setattr(Mirror, "write", crash)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.sign()
+    control = [EVENT_TYPES_PUBLISHED]  # its tree is signed first
+    assert (control if after == "the note" else []) == [one.size for one in notes(ledger, -1)]
+    assert ([0] if after == "the note" else [-1, 0]) == [one.partition for one in ledger.sign()]
+    assert (control, [4]) == tuple([one.size for one in notes(ledger, partition)] for partition in (-1, 0))
+    assert [1, 1] == [len(Mirror(ledger.mirror).read(origin_of("ledger", partition))) for partition in (-1, 0)]
+    assert [] == ledger.found(mirror=True)
+
+
 # --- killed -----------------------------------------------------------------------------------------------------------
 
 

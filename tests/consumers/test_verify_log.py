@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,14 +19,21 @@ SIZES = (9, 14, 21)  # of the checkpoints of partition 0: each session is its cr
 BAD = 12  # between the first two of them
 
 
-@pytest.fixture
-def signed(directory: Path) -> Signed:
-    """A ledger with three checkpoints of partition 0, copied to a mirror."""
-    found = Signed(directory).grown_and_signed(8, 4, 6)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Signed:
+    """A ledger with three checkpoints of partition 0, copied to a mirror; made once, and never changed."""
+    found = Signed(tmp_path_factory.mktemp("made") / "ledger").grown_and_signed(8, 4, 6)
     assert [*SIZES] == [
         int(path.name.removesuffix(".note")) for path, _ in Mirror(found.mirror).read(origin_of("ledger", 0))
     ]
     return found
+
+
+@pytest.fixture
+def signed(made: Signed, directory: Path) -> Signed:
+    """A copy of it for each test."""
+    shutil.copytree(made.mirror, directory.with_name("mirror"))
+    return made.copied_to(directory)
 
 
 def test_a_sound_log_agrees_with_everything_that_was_signed(signed: Signed) -> None:
