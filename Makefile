@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-registry chaos check lint types floors schemas-compatible compose bench kafka clean
+.PHONY: help demo test test-registry test-interop chaos check lint types floors schemas-compatible compose bench kafka clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z][a-z\/_.-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,12 +27,16 @@ demo: .venv/.runtime ## a support portal of 300 users through the real path into
 
 test: .venv/.dev ## the tests, with a real Kafka broker (SESSION_LEDGER_TEST_KAFKA=host:port, else one is started)
 	@$(BIN)/python tests/broker/broker.py ensure
-	$(PYTEST) -n $(JOBS) --dist loadgroup --durations 15 --ignore tests/registry $(ARGS)
+	$(PYTEST) -n $(JOBS) --dist loadgroup --durations 15 --ignore tests/registry --ignore tests/interop $(ARGS)
 
 test-registry: .venv/.dev ## with a real schema registry and Java's readers (Java 21 or later; REGISTRY_JAVA names one)
 	@$(BIN)/python tests/registry/java.py >/dev/null
 	@$(BIN)/python tests/broker/broker.py ensure
 	$(PYTEST) tests/registry --durations 5 $(ARGS)
+
+test-interop: .venv/.dev ## proofs and checkpoints judged by Go's modules (Go 1.19 or later; INTEROP_GO names one)
+	@$(BIN)/python tests/interop/golang.py >/dev/null
+	$(PYTEST) tests/interop --durations 5 $(ARGS)
 
 chaos: .venv/.dev ## faults against a ledger on Kafka under load, judged by its history (SECONDS=60, SEED=, ARGS=)
 	@$(BIN)/python tests/broker/broker.py ensure

@@ -8,7 +8,7 @@ import platform
 import re
 from pathlib import Path
 
-from bench import analytics, audit, folding, kafka, leakage, memory, reads, takeover, writes
+from bench import analytics, audit, folding, kafka, leakage, memory, proofs, reads, takeover, writes
 from bench.report import Line, table
 from session_ledger.ledger.collector import quiet_collector
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     parser.add_argument(
         "--only",
-        choices=("writes", "folding", "reads", "memory", "kafka", "analytics", "leakage", "takeover"),
+        choices=("writes", "folding", "reads", "memory", "kafka", "analytics", "leakage", "proofs", "takeover"),
         help="one group",
     )
     parser.add_argument(
@@ -51,6 +51,8 @@ def main() -> None:
         lines += audit.lines(scale)
     if options.only in (None, "leakage"):
         lines += leakage.lines(scale)
+    if options.only in (None, "proofs"):
+        lines += proofs.lines(scale)
     if options.only == "takeover" or options.kills:
         lines += takeover.lines(options.kills or takeover.KILLS)
     if options.json:

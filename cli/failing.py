@@ -46,6 +46,7 @@ _EXIT: tuple[tuple[type[e.SessionLedgerError], int], ...] = (
     (e.QueryFailed, USAGE),
     (e.QueryTimeout, FINDINGS),
     (e.LogCorrupt, FINDINGS),
+    (e.ProofInvalid, FINDINGS),
     (e.ContentUnreadable, FINDINGS),
 )
 """Everything else of the tree could not run."""

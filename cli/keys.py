@@ -9,7 +9,7 @@ import typer
 
 from session_ledger.cli.options import DEFAULT_TENANT, AsJson, CommandId, TakeOver, Tenant, Url, User
 
-app = typer.Typer(no_args_is_help=True, help="Make a keyring, look at keys, and rotate them.")
+app = typer.Typer(no_args_is_help=True, help="Make a keyring, look at keys, and rotate them; print public keys.")
 rotate = typer.Typer(no_args_is_help=True, help="Put a new key in the place of one; the log stays as it is.")
 app.add_typer(rotate, name="rotate")
 

@@ -60,7 +60,21 @@ def verify(
         typer.Option("--check", metavar="FILE", show_default=False, help="Only check such a note: needs --key."),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(metavar="KEY", show_default=False, help="The public key that signed the note.")
+        str | None,
+        typer.Option(
+            metavar="KEY", show_default=False, help="The public key that signed the note, or the checkpoints."
+        ),
+    ] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Only the log, against every checkpoint that is signed over it.")
+    ] = False,
+    mirror: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default=False, help="With --log: a copy of the mirror of `checkpoint`."),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", show_default=False, help="With --log: a checkpoint that somebody kept."),
     ] = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -69,7 +83,7 @@ def verify(
 
     Exit code 1 and the differences when anything is not as it must be. Nothing but the views' lag is changed. The note
     of --sign is in the signed-note format, by the Ed25519 key signing.key in the ledger's directory, which is made
-    where there is none; its public key is told.
+    where there is none; its public key is told. With --log: Merkle trees against checkpoints, and nothing else.
     """
     if check_note is not None:
         _check_note(check_note, key)
@@ -78,6 +92,14 @@ def verify(
 
     if sample is not None and (resume or processes is not None):
         raise InvalidInput("--sample", str(sample), "goes with neither --processes nor --resume: it takes seconds")
+    if log or mirror is not None or checkpoint:
+        from session_ledger.cli.proofs import verify_the_log
+
+        if not log or sample is not None or sign is not None or resume or processes is not None:
+            raise InvalidInput(
+                "--log", "mixed with what it does not go with", "goes with --mirror, --checkpoint and --key"
+            )
+        verify_the_log(url, mirror, checkpoint, key, as_json)
     from session_ledger.cli.opening import acknowledged, settings, url_of
     from session_ledger.cli.output import say, write_json
     from session_ledger.consumers.tail import PartitionStopped
@@ -90,7 +112,7 @@ def verify(
     to = acknowledged(place)
     with (
         Views.open(place, settings=settings()) as views,
-        _counting("records checked", _records(views), as_json) as on_progress,
+        counting("records checked", _records(views), as_json) as on_progress,
     ):
         with suppress(PartitionStopped):  # the check says what it is, and where
             views.refresh(to)
@@ -185,7 +207,7 @@ def rebuild(url: Url = None, as_json: AsJson = False) -> None:
     def build() -> tuple[int, dict[int, int]]:
         with (
             Views.open(place, settings=settings()) as views,
-            _counting("records folded", _records(views), as_json) as on_progress,
+            counting("records folded", _records(views), as_json) as on_progress,
         ):
             records = views.projector.rebuild(to, on_progress=on_progress)
             return records, views.projector.positions()
@@ -327,7 +349,8 @@ def _records(views: Views) -> int:
 
 
 @contextmanager
-def _counting(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+def counting(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar; what is yielded is told how many are done."""
     from session_ledger.cli.output import progress
 
     with progress(quiet=quiet) as bar:

@@ -21,6 +21,7 @@ from session_ledger.cli import (
     limits,
     owning,
     prices,
+    proofs,
     quota,
     retaining,
     sessions,
@@ -89,6 +90,7 @@ app.add_typer(erasing.app, name="erase", rich_help_panel=_ACT)
 app.add_typer(holding.app, name="hold", rich_help_panel=_ACT)
 app.add_typer(auth.app, name="auth", rich_help_panel=_ACT)
 app.add_typer(retaining.app, name="retention", rich_help_panel=_ACT)
+keys.app.command("verifier")(proofs.verifier)
 app.add_typer(keys.app, name="keys", rich_help_panel=_ACT)
 app.command(rich_help_panel=_ACT)(owning.serve)
 app.command(rich_help_panel=_ACT)(owning.expire)
@@ -96,6 +98,8 @@ app.command(rich_help_panel=_LOOK)(tail)
 app.command(rich_help_panel=_LOOK)(ledger_state.stats)
 app.command(rich_help_panel=_LOOK)(ledger_state.verify)
 app.command("verify-receipt", rich_help_panel=_LOOK)(erasing.verify_receipt)
+app.command(rich_help_panel=_LOOK)(proofs.checkpoint)
+app.add_typer(proofs.proof, name="proof", rich_help_panel=_LOOK)
 app.command(rich_help_panel=_ASK)(analytics.project)
 app.command(rich_help_panel=_ASK)(analytics.sql)
 app.command(rich_help_panel=_ASK)(trends)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import Self
 
 from session_ledger.consumers.analytics_parts import build_apart, build_part, shares_of
+from session_ledger.consumers.sole import sole_writer
 from session_ledger.consumers.tail import Tail
 from session_ledger.consumers.wiring import stepped_over
-from session_ledger.domain.errors import Misconfigured, ProjectionInUse
+from session_ledger.domain.errors import Misconfigured
 from session_ledger.ledger.open import open_codec, open_log, open_settings
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import LedgerUrl, parse_url
@@ -28,7 +28,6 @@ from session_ledger.projections.analytics.snapshots import (
 from session_ledger.projections.analytics.store import AnalyticsStore
 
 FOLDER = "analytics"  # beside the ledger's other local files
-LOCK = "writer.lock"
 PUBLISH_POLL_S = 0.2  # how soon a change is published where that is due
 
 
@@ -69,7 +68,7 @@ class Analytics:
             self._codec, close_codec = open_codec(self._log, self._settings)
             self._closing.append(close_codec)
             self._over = stepped_over(self._log, place.directory)
-            self._closing.append(_sole_writer(self.directory))
+            self._closing.append(sole_writer(self.directory))
             found = generations(self.directory)
             self._open_store(found[-1] if found else self.directory / new_generation(self.directory))
             self._closing.append(lambda: self.store.close())
@@ -176,20 +175,3 @@ class Analytics:
         self.store.close()
         self._open_store(self.directory / name)
         return sum(ends.values())
-
-
-def _sole_writer(directory: Path) -> Callable[[], None]:
-    """Hold the right to write there; returns what gives it up. Raises ProjectionInUse, naming who has it."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 20).decode() or "another one"
-        os.close(lock)
-        raise ProjectionInUse(
-            f"{directory} is written by process {holder} already, and one is enough: let it, or stop it first"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return lambda: os.close(lock)

@@ -30,7 +30,6 @@ FIRST_RECORDS = 250  # of the first batch, before it is known how long messages 
 POLL_S = 0.05  # how long a pass over partitions without news takes
 SHOWN_S = 1.0  # how long a reader may take to see what another one has folded already
 RETRY_S = 1.0  # after a log that could not be reached
-RESTORED = "was it restored from a copy? then rebuild the views"
 CONFLICTS_MAX = 100  # in a row; each means that another projector moved the position, so many mean something else
 
 
@@ -51,6 +50,7 @@ class PartitionStopped(LogCorrupt):
     """A partition is not followed further: one of its records can not be read or folded. Names the record."""
 
     code = "partition_stopped"
+    position: int
 
     def __init__(self, partition: int, position: int, reason: str) -> None:
         self.partition, self.position, self.reason = partition, position, reason
@@ -62,6 +62,9 @@ class PartitionStopped(LogCorrupt):
 
 class Tail:
     """Follows partitions into a sink. Use from one thread at a time; `stopped` and `trouble` may be read by any."""
+
+    restored = "was it restored from a copy? then rebuild the views"
+    """What to ask, and to do, where the log is not the one that was folded."""
 
     def __init__(
         self,
@@ -202,14 +205,18 @@ class Tail:
             if not records and log.wait(position - 1, SHOWN_S):
                 records = self._read(log, position - 1, 1)
             if not records:
-                reason = f"the log ends at {log.end()}, before it; {RESTORED}"
+                reason = f"the log ends at {log.end()}, before it; {self.restored}"
                 raise PartitionStopped(partition, position, reason)
-            if digest(material(records[0])) != folded:
-                reason = f"the log has another record there than was folded; {RESTORED}"
+            if self._mark(records[0]) != folded:
+                reason = f"the log has another record there than was folded; {self.restored}"
                 raise PartitionStopped(partition, position, reason)
         self._continued.add(partition)
 
     # --- the step's parts ---------------------------------------------------------------------------------------
+
+    def _mark(self, record: Record) -> bytes:
+        """What the sink's `last` gives for that record."""
+        return digest(material(record))
 
     def _read(self, log: PartitionLog, after: int, limit: int) -> list[Record]:
         try:

@@ -257,6 +257,8 @@ class LogCorrupt(SessionLedgerError):
     """A record can not be what the ledger wrote: a gap, a repeat, bytes that no schema explains."""
 
     code = "log_corrupt"
+    position: int | None = None
+    """The first position that is not there or not as it must be, where that is known."""
 
 
 class LogTooNew(SessionLedgerError):
@@ -281,6 +283,12 @@ class UndecodableRecord(LogCorrupt):
 
 def _undecodable(reason: str, partition: int | None, position: int | None) -> UndecodableRecord:
     return UndecodableRecord(reason, partition=partition, position=position)
+
+
+class ProofInvalid(SessionLedgerError):
+    """A proof does not show what it says: says what does not hold."""
+
+    code = "proof_invalid"
 
 
 class KeyUnavailable(SessionLedgerError):

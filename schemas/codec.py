@@ -100,6 +100,20 @@ class Codec:
         except Damaged as error:
             raise UndecodableRecord(str(error), partition=partition, position=position) from error
 
+    def fingerprint_of(self, value: bytes) -> bytes | None:
+        """The fingerprint of the schema that a record names as its own; None: its bytes are of neither form.
+
+        Raises UndecodableRecord where the registry has no such schema, RegistryUnavailable.
+        """
+        if value[:2] == SINGLE_OBJECT and len(value) >= SINGLE_OBJECT_HEADER:
+            return value[2:SINGLE_OBJECT_HEADER]
+        if value[:1] == CONFLUENT and len(value) >= CONFLUENT_HEADER:
+            try:
+                return self._writer(value[:CONFLUENT_HEADER]).fingerprint
+            except Damaged as error:
+                raise UndecodableRecord(str(error)) from error
+        return None
+
     def _decode_other(self, value: bytes, topic: str | None) -> Event:
         """A record in the Confluent form, or written with a schema that is not current."""
         if value[:1] == CONFLUENT:

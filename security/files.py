@@ -13,14 +13,19 @@ PRIVATE_MODE = 0o600
 
 
 def create_private(path: Path, content: bytes) -> None:
-    """Make the file with mode 0600 and the content, durable before this returns. Raises FileExistsError, OSError.
+    """Make the file with mode 0600 and the content, durable before this returns. Raises FileExistsError, OSError."""
+    create_whole(path, content, PRIVATE_MODE)
+
+
+def create_whole(path: Path, content: bytes, mode: int) -> None:
+    """Make the file with that mode and the content, durable before this returns. Raises FileExistsError, OSError.
 
     It is written under another name and linked: nobody ever sees it half written, and no descriptor of the file
     itself is closed here (that would drop the locks that this process's SQLite connections hold on it).
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        _write(draft, content)
+        _write(draft, content, mode)
         os.link(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -31,7 +36,7 @@ def replace_private(path: Path, content: bytes) -> None:
     """Give the file another content, whole or not at all, durable before this returns. Raises OSError."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        _write(draft, content)
+        _write(draft, content, PRIVATE_MODE)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -49,8 +54,8 @@ def locked_directory(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
+def _write(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()

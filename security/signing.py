@@ -12,6 +12,7 @@ import base64
 import hashlib
 import re
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,10 @@ class Verifier:
     def __str__(self) -> str:
         """As it is given to others: ``NAME+KEYID+BASE64``."""
         return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(ED25519 + self.key).decode()}"
+
+    def named(self, name: str) -> Verifier:
+        """The same key under another name."""
+        return Verifier(name, self.key)
 
     @classmethod
     def parse(cls, text: str) -> Verifier:
@@ -82,12 +87,15 @@ class Verifier:
 class Signer:
     """A private key in a file of mode 0600, made where there is none."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        """`name`: whose it is, without spaces and plus signs. Raises KeyUnavailable, InvalidInput."""
+    def __init__(self, path: Path, name: str, *, create: bool = True) -> None:
+        """`name`: whose it is, without spaces and plus signs. `create`: make one where there is none.
+
+        Raises KeyUnavailable, InvalidInput.
+        """
         if not _NAME.fullmatch(name):
             raise InvalidInput("name", f"{len(name)} characters", "must hold no space and no plus sign")
         try:
-            if not path.exists():
+            if create and not path.exists():
                 seed = Ed25519PrivateKey.generate().private_bytes_raw()
                 with suppress(FileExistsError):  # another process made it meanwhile
                     create_private(path, f"{_PRIVATE}+{name}+{base64.b64encode(ED25519 + seed).decode()}\n".encode())
@@ -106,6 +114,14 @@ class Signer:
         if told != name:
             raise KeyUnavailable(f"the signing key {path} is {told}'s, not {name}'s")
         self.verifier = Verifier(told, self._key.public_key().public_bytes_raw())
+
+    def named(self, name: str) -> Signer:
+        """The same key under another name, such as the origin of a tree; a verifier tells the two apart."""
+        if not _NAME.fullmatch(name):
+            raise InvalidInput("name", f"{len(name)} characters", "must hold no space and no plus sign")
+        other = copy(self)
+        other.verifier = Verifier(name, self.verifier.key)
+        return other
 
     def sign(self, text: str) -> str:
         """The note: the text, which ends with a newline, and the signature under it."""

@@ -1,5 +1,7 @@
 """Who owns a ledger on Kafka: membership in the group ``<name>.owner``, Kafka's own lease.
 
+Likewise, in a group of its own, who signs its checkpoints.
+
 It tells who lives; it keeps nothing safe. Safety is the producers' fencing and the barrier. The holder of the lease is
 the member to which the group's leader assigned it; a member that already holds keeps it.
 """
@@ -24,9 +26,9 @@ HOLDS, WANTS = b"holds", b"wants"
 class OwnerLease:
     """The membership of this process. `acquire` makes one; a thread keeps it alive until `release`."""
 
-    def __init__(self, cluster: Cluster, ledger: str) -> None:
-        self._group = Group(cluster, f"{ledger}.owner", SESSION_TIMEOUT_MS)
-        self._ledger = ledger
+    def __init__(self, cluster: Cluster, ledger: str, role: str = "owner") -> None:
+        self._group = Group(cluster, f"{ledger}.{role}", SESSION_TIMEOUT_MS)
+        self._ledger, self._role = ledger, role
         self._lock = threading.Lock()  # one request at a time: a join must not cross a heartbeat
         self._joined: Joined | None = None
         self._lost: str | None = None
@@ -34,9 +36,9 @@ class OwnerLease:
         self._thread = threading.Thread(target=self._keep, name=f"session-ledger-lease-{ledger}", daemon=True)
 
     @classmethod
-    def acquire(cls, cluster: Cluster, ledger: str, take_over: bool) -> OwnerLease:
+    def acquire(cls, cluster: Cluster, ledger: str, take_over: bool, role: str = "owner") -> OwnerLease:
         """Become the holder. Raises NotOwner naming the holder (unless `take_over` puts it out), LogUnavailable."""
-        lease = cls(cluster, ledger)
+        lease = cls(cluster, ledger, role)
         try:
             lease._acquire(take_over)
         except BrokerAway as error:
@@ -124,6 +126,11 @@ class OwnerLease:
     def _not_owner(self) -> NotOwner:
         holders = [f"{member.client_id} at {member.host.lstrip('/')}" for member in self._others()]
         who = ", ".join(holders) or "another process"
+        if self._role != "owner":
+            return NotOwner(
+                f"the ledger {self._ledger} has a {self._role} already, {who}, and one is enough: let it, or stop it "
+                "first; where that process was killed, its place is free within some ten seconds"
+            )
         return NotOwner(
             f"the ledger {self._ledger} is owned by {who}: send the command there, wait until it ends, or take over; "
             "where that process was killed, its place is free within some ten seconds"

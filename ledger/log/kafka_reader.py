@@ -198,10 +198,12 @@ class PartitionReader:
             position = record.position
             if position != expected and expected is not None:
                 what = "missing" if position > expected else "repeated"
-                raise LogCorrupt(
+                error = LogCorrupt(
                     f"{self._topic}-{self._partition}: position {position} at offset {one.offset} where {expected} "
                     f"must stand: records are {what}"
                 )
+                error.position = expected
+                raise error
             expected = position + 1
             if position % INDEX_EVERY == 0:
                 self._remember(position, one.offset)

@@ -1,4 +1,4 @@
-"""The two topics of a ledger: made on the first open for writing, checked on every one, and what they promise."""
+"""The topics of a ledger: made on the first open for writing, checked on every one, and what they promise."""
 
 from __future__ import annotations
 
@@ -32,6 +32,16 @@ def events_topic(ledger: str) -> str:
 def control_topic(ledger: str) -> str:
     """The topic of the ledger's control log."""
     return f"{ledger}.control"
+
+
+def checkpoints_topic(ledger: str) -> str:
+    """The topic of the ledger's signed checkpoints."""
+    return f"{ledger}.checkpoints"
+
+
+def ensure_checkpoints_topic(cluster: Cluster, ledger: str, replication_factor: int | None) -> TopicFacts:
+    """The topic of the checkpoints, made where it is missing. Raises Misconfigured, LogUnavailable."""
+    return _ensure(cluster, checkpoints_topic(ledger), 1, replication_factor, create=True)
 
 
 def ensure_topics(

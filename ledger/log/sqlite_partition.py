@@ -106,11 +106,12 @@ class SQLitePartition(RecordedPartition):
             of_batch = rows[expected - after - 1 : first + count - after - 1]
             for position, originator_id, version, topic, value in of_batch:
                 if position != expected:
-                    raise LogCorrupt(f"{self._path}: partition {self.partition} lacks position {expected}")
+                    raise _corrupt(expected, f"{self._path}: partition {self.partition} lacks position {expected}")
                 records.append(Record(position, batch_id, originator_id, version, names[topic], value))
                 expected += 1
         if len(records) != len(rows):
-            raise LogCorrupt(f"{self._path}: no append explains position {expected} of partition {self.partition}")
+            what = f"no append explains position {expected} of partition {self.partition}"
+            raise _corrupt(expected, f"{self._path}: {what}")
         return records
 
     def _names(self, connection: sqlite3.Connection, wanted: set[int]) -> dict[int, str]:
@@ -189,3 +190,9 @@ class SQLitePartition(RecordedPartition):
 def data_version(connection: sqlite3.Connection) -> int:
     """A number that changes when another connection has committed to the file."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _corrupt(position: int, message: str) -> LogCorrupt:
+    error = LogCorrupt(message)
+    error.position = position
+    return error

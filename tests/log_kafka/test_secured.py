@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from session_ledger import Ledger, Views
+from session_ledger.consumers.checkpointer import Checkpointer
 from session_ledger.domain.errors import AppendFailed, LogRefused, LogUnavailable, Misconfigured, SessionLedgerError
 from session_ledger.ledger.open import open_settings
 from session_ledger.ledger.settings import Settings
@@ -23,7 +24,7 @@ from tests.ledger.support import assert_folds_equal_the_log
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("secured")]
 
 PASSWORD = "correct-horse-battery"
-USERS = ("owner", "reader", "stranger", "limited", "late")
+USERS = ("owner", "reader", "stranger", "limited", "late", "checkpointer")
 SOON_S = 8.0
 Options = dict[str, str | int | float | bool]
 
@@ -216,6 +217,21 @@ def test_each_acl_of_the_list_is_needed(secured: SecuredBroker, tmp_path: Path) 
         error = refused(mine_url, options)
         assert isinstance(error, LogRefused), (rules[left_out], error)
         assert "docs/operations.md" in str(error), rules[left_out]
+
+
+def test_a_checkpointer_needs_what_is_documented(secured: SecuredBroker, url: str, ledger_name: str) -> None:
+    """With a reader's ACLs it is refused; with its own it makes its topic, signs, and writes nothing else."""
+    secured.allow("owner", documented("owner", ledger_name))
+    with Ledger.open(url, kafka_client=client(secured)) as ledger:
+        ledger.create_session("t", "u")
+    settings = open_settings(None, {"kafka_client": client(secured, "checkpointer")})
+    secured.allow("checkpointer", documented("reader", ledger_name))
+    with pytest.raises(LogRefused, match=r"docs/operations\.md"):
+        Checkpointer(url, settings=settings)
+    secured.allow("checkpointer", documented("checkpointer", ledger_name))
+    with Checkpointer(url, settings=settings) as checkpointer:
+        checkpointer.catch_up()
+        assert 2 == len(checkpointer.sign_all())
 
 
 def test_a_permission_that_is_taken_away_and_given_back(secured: SecuredBroker, url: str, ledger_name: str) -> None:

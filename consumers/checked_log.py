@@ -1,0 +1,68 @@
+"""Wiring of `verify --log`: the ledger's checkpoints, a mirror's and single files, by a key that is given or found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from session_ledger.consumers.checkpointer import TREES_FILE
+from session_ledger.consumers.leaves import Leaves
+from session_ledger.consumers.mirror import Mirror
+from session_ledger.consumers.proofs import signer_of
+from session_ledger.consumers.verify_log import LogFindings, Shown, verify_log
+from session_ledger.consumers.wiring import stepped_over
+from session_ledger.domain.errors import InvalidInput, Misconfigured, ProjectionForeign
+from session_ledger.ledger.checkpoints import open_checkpoints
+from session_ledger.ledger.log.port import Log
+from session_ledger.ledger.settings import Settings
+from session_ledger.ledger.url import LedgerUrl
+from session_ledger.projections.merkle import Trees
+from session_ledger.schemas.codec import Codec
+from session_ledger.security.checkpoint import origin_of
+from session_ledger.security.signing import Verifier
+
+
+def check_log(
+    log: Log,
+    codec: Codec,
+    place: LedgerUrl,
+    settings: Settings,
+    *,
+    mirror: Path | None = None,
+    files: Sequence[Path] = (),
+    key: str | None = None,
+    on_progress: Callable[[int], None] = lambda records: None,
+) -> LogFindings:
+    """`verify_log` with everything that is to be had.
+
+    `key`: the public key of any of the ledger's partitions; None: of the ledger's directory, which is no check against
+    one who could replace that. Raises KeyUnavailable, InvalidInput, Misconfigured, LogUnavailable.
+    """
+    verifier = signer_of(place.directory, log.name).verifier if key is None else Verifier.parse(key)
+    with ExitStack() as closing:
+        kept = open_checkpoints(place, settings, write=False)
+        closing.callback(kept.close)
+        shown = [Shown(one.note, "the ledger's own", False, one.partition) for one in kept.read()]
+        if mirror is not None:
+            of_mirror = Mirror(mirror)
+            for partition in (log.control, *log.partitions):
+                notes = of_mirror.read(origin_of(log.name, partition.partition))
+                shown += [Shown(note, str(path), True, partition.partition) for path, note in notes]
+        shown += [Shown(_note(path), str(path), True) for path in files]
+        trees = None
+        if place.directory is not None and (place.directory / TREES_FILE).exists():
+            try:
+                trees = Trees(place.directory / TREES_FILE, log_id=log.log_id, readonly=True)
+                closing.callback(trees.close)
+            except (ProjectionForeign, Misconfigured):
+                trees = None  # they only help to name the first bad position
+        leaves = Leaves(log, codec, stepped_over(log, place.directory))
+        return verify_log(log, leaves, verifier, shown, trees=trees, on_progress=on_progress)
+
+
+def _note(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput("--checkpoint", f"{path}, which is no text", "must be a signed checkpoint") from error

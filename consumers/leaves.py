@@ -1,0 +1,135 @@
+"""Records of a log as leaves of its trees, and the tail that brings them there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from session_ledger.consumers.tail import PartitionStopped, Tail
+from session_ledger.domain.errors import LogCorrupt, LogUnavailable, UndecodableRecord
+from session_ledger.ledger.log.port import Log, PartitionLog, Record
+from session_ledger.ledger.published import PublishedDigests
+from session_ledger.projections.merkle import Trees
+from session_ledger.projections.port import Entry
+from session_ledger.schemas.codec import CONFLUENT, CONFLUENT_HEADER, SINGLE_OBJECT_HEADER, Codec
+from session_ledger.security.leaf import NO_SCHEMA, Leaf, hasher
+
+Hasher = Callable[[int, bytes, bytes, int, bytes], bytes]
+
+
+class SchemaNotPublished(LogUnavailable):
+    """The schema of a record stands in no control log yet, so its leaf is not known; the owner publishes it."""
+
+    code = "schema_not_published"
+
+    def __init__(self, message: str, position: int = 0) -> None:
+        self.position = position
+        super().__init__(message)
+
+
+class Leaves:
+    """Makes leaves. Not thread-safe."""
+
+    def __init__(
+        self, log: Log, codec: Codec, stepped_over: Callable[[int], frozenset[int]] = lambda partition: frozenset()
+    ) -> None:
+        """`stepped_over`: quarantined positions, whose leaf names no schema where none is to be had."""
+        self._codec, self._stepped_over = codec, stepped_over
+        self.published = PublishedDigests(log, codec)
+        self._hashers: dict[tuple[str, bytes], Hasher] = {}
+
+    def leaf(self, partition: int, record: Record) -> Leaf:
+        """The leaf of a record. Raises SchemaNotPublished, UndecodableRecord, RegistryUnavailable."""
+        schema = self._schema(partition, record)
+        return Leaf(
+            record.position, record.batch_id, record.originator_id, record.version, schema, record.topic, record.value
+        )
+
+    def hashes(self, partition: int, records: Sequence[Record]) -> list[bytes]:
+        """The hashes of their leaves. Raises as `leaf`, and LogCorrupt for an id that is none."""
+        known, found = self._hashers, list[bytes]()
+        try:
+            for position, batch_id, originator_id, version, topic, value, _ in records:
+                header = value[: CONFLUENT_HEADER if value[:1] == CONFLUENT else SINGLE_OBJECT_HEADER]
+                hash_of = known.get((topic, header))
+                if hash_of is None:
+                    record = Record(position, batch_id, originator_id, version, topic, value)
+                    schema = self._schema(partition, record)
+                    hash_of = hasher(topic, schema)
+                    if schema != NO_SCHEMA:
+                        known[topic, header] = hash_of
+                found.append(hash_of(position, batch_id, originator_id, version, value))
+        except ValueError as error:
+            raise LogCorrupt(f"partition {partition}: {error}") from error
+        return found
+
+    def _schema(self, partition: int, record: Record) -> bytes:
+        over = record.position in self._stepped_over(partition)
+        try:
+            fingerprint = self._codec.fingerprint_of(record.value)
+        except UndecodableRecord as error:
+            if over:
+                return NO_SCHEMA
+            raise UndecodableRecord(error.reason, partition=partition, position=record.position) from error
+        if fingerprint is None:
+            return NO_SCHEMA
+        found = self.published.digest_of(fingerprint)
+        if found is None and not over:
+            raise SchemaNotPublished(
+                f"partition {partition}, position {record.position} is written with a schema (fingerprint "
+                f"{fingerprint.hex()}) that the control log does not hold: the ledger's owner publishes its schemas "
+                "when it opens; where nobody's has it, set the record aside with `session-ledger quarantine`",
+                record.position,
+            )
+        return found or NO_SCHEMA
+
+
+class LeafTail(Tail):
+    """Follows partitions into their trees: an entry's material is the hash of its leaf, and nothing is decoded."""
+
+    restored = (
+        "it was rolled back, restored from a copy or changed: nothing more is signed; `session-ledger verify --log` "
+        "says where, and docs/proofs.md what to do"
+    )
+
+    def __init__(self, logs: Sequence[PartitionLog], codec: Codec, trees: Trees, leaves: Leaves) -> None:
+        super().__init__(logs, codec, trees)
+        self._leaves = leaves
+        self._continuing = 0  # the partition that is being continued
+
+    def _continue(self, log: PartitionLog) -> None:
+        self._continuing = log.partition
+        super()._continue(log)
+
+    def _mark(self, record: Record) -> bytes:
+        return self._leaves.hashes(self._continuing, [record])[0]
+
+    def _decode(
+        self, partition: int, after: int, records: Sequence[Record]
+    ) -> tuple[list[Entry], PartitionStopped | LogUnavailable | None]:
+        for expected, record in enumerate(records, after + 1):
+            if record.position != expected:
+                reason = f"position {record.position} stands where {expected} belongs"
+                return [], PartitionStopped(partition, expected, reason)
+        stop: PartitionStopped | LogUnavailable | None = None
+        try:
+            hashes = self._leaves.hashes(partition, records)
+        except (LogCorrupt, LogUnavailable):
+            hashes, stop = self._one_by_one(partition, records)
+        return [Entry(after + at, None, one) for at, one in enumerate(hashes, 1)], stop
+
+    def _one_by_one(
+        self, partition: int, records: Sequence[Record]
+    ) -> tuple[list[bytes], PartitionStopped | LogUnavailable | None]:
+        """(what can be hashed, why what follows it can not; None where by now it can)."""
+        hashes: list[bytes] = []
+        for record in records:
+            try:
+                hashes += self._leaves.hashes(partition, [record])
+            except LogUnavailable as error:
+                return hashes, error
+            except LogCorrupt as error:
+                reason = error.reason if isinstance(error, UndecodableRecord) else str(error)
+                stop = PartitionStopped(partition, record.position, reason)
+                stop.__cause__ = error
+                return hashes, stop
+        return hashes, None

@@ -1,0 +1,151 @@
+"""A ledger's signed checkpoints on Kafka: the topic ``NAME.checkpoints``, one record a checkpoint, keyed by partition.
+
+The one who appends is the member of the group ``NAME.checkpointer``; a transactional producer fences whoever was it
+before, so that no checkpoint is appended by a process that only believes it is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+from session_ledger.domain.errors import LogCorrupt, LogUnavailable, NotOwner, ProjectionInUse
+from session_ledger.ledger.checkpoints import CheckpointLog, Kept
+from session_ledger.ledger.log.kafka_batch import headers
+from session_ledger.ledger.log.kafka_client import Cluster, Reader
+from session_ledger.ledger.log.kafka_lease import OwnerLease
+from session_ledger.ledger.log.kafka_producer import Producer
+from session_ledger.ledger.log.kafka_topics import checkpoints_topic, ensure_checkpoints_topic
+from session_ledger.ledger.log.kafka_types import BrokerAway, ClientOptions, OffsetGone, ProducerFailed
+
+CONTENT_TYPE = headers([("content-type", b"text/plain; charset=utf-8")])
+READ_TIMEOUT_S = 30.0  # for what stands in the topic; a year of one a minute is half a million
+POLL_S = 0.1
+STABLE_TIMEOUT_S = 10.0
+ROLE = "checkpointer"
+
+
+class KafkaCheckpoints(CheckpointLog):
+    """The topic, open. Not thread-safe."""
+
+    def __init__(self, options: ClientOptions, cluster: Cluster, ledger: str, lease: OwnerLease | None) -> None:
+        self._options, self._cluster, self._ledger, self._lease = options, cluster, ledger, lease
+        self._topic = checkpoints_topic(ledger)
+        self._producer: Producer | None = None
+
+    @classmethod
+    def open(
+        cls,
+        bootstrap: str,
+        ledger: str,
+        *,
+        replication_factor: int | None,
+        write: bool,
+        compression: str | None,
+        security: Mapping[str, str | int | float | bool],
+    ) -> KafkaCheckpoints:
+        """Open the topic; `write`: as the only process that appends, the topic made where it is missing.
+
+        Raises ProjectionInUse (another process appends; names it), LogUnavailable, Misconfigured.
+        """
+        client_id = f"session-ledger-{socket.gethostname()}-{os.getpid()}"
+        options = ClientOptions(bootstrap, client_id, compression, security)
+        try:
+            cluster = Cluster(options)
+            try:
+                if not write:
+                    return cls(options, cluster, ledger, None)
+                lease = _lease(cluster, ledger)
+                try:
+                    ensure_checkpoints_topic(cluster, ledger, replication_factor)
+                    opened = cls(options, cluster, ledger, lease)
+                    opened._producing()  # fences a predecessor before anything is read
+                except BaseException:
+                    lease.release()
+                    raise
+                return opened
+            except BaseException:
+                cluster.close()
+                raise
+        except BrokerAway as error:
+            raise LogUnavailable(f"the checkpoints of {ledger} can not be used: {error}") from error
+
+    def append(self, kept: Kept) -> None:
+        """See the port."""
+        if self._lease is None:
+            raise NotOwner(f"the checkpoints of {self._ledger} are open for reading only")
+        self._lease.check()
+        try:
+            producer = self._producing()
+            sent = producer.send([(str(kept.partition).encode(), kept.note.encode(), CONTENT_TYPE)])
+            producer.commit()
+            producer.await_stable(sent.last_offset, STABLE_TIMEOUT_S)
+        except BrokerAway as error:
+            raise self._unavailable(error) from error
+        except ProducerFailed as error:
+            self._discard()  # of no use any more, whatever it was
+            if error.fenced:
+                self._lease.confirm()  # one's own transaction that timed out is fenced as well
+            raise self._unavailable(error) from error
+
+    def _producing(self) -> Producer:
+        if self._producer is None:
+            self._producer = Producer(self._options, f"{self._ledger}-{ROLE}", self._topic, 0)
+        return self._producer
+
+    def _discard(self) -> None:
+        if self._producer is not None:
+            self._producer.discard()
+            self._producer = None
+
+    def _unavailable(self, error: Exception) -> LogUnavailable:
+        return LogUnavailable(f"the checkpoints {self._topic} can not be used: {error}; see that a broker answers")
+
+    def read(self) -> list[Kept]:
+        """See the port. Raises LogCorrupt where the topic's beginning was removed."""
+        try:
+            if self._cluster.topic(self._topic) is None:
+                return []  # nothing is signed yet
+            if self._cluster.beginning(self._topic, 0) > 0:
+                raise OffsetGone("records were removed")
+            return self._read(self._cluster.stable_end(self._topic, 0))
+        except OffsetGone as error:
+            raise LogCorrupt(f"the topic {self._topic} does not begin where it began: {error}") from error
+        except BrokerAway as error:
+            raise self._unavailable(error) from error
+
+    def _read(self, end: int) -> list[Kept]:
+        found: list[Kept] = []
+        reader = Reader(self._options, self._topic, 0)
+        try:
+            reader.seek(0)
+            deadline_s = time.monotonic() + READ_TIMEOUT_S
+            while reader.offset() < end:
+                for fetched in reader.poll(POLL_S):
+                    try:
+                        kept = Kept(int(fetched.key or b""), (fetched.value or b"").decode())
+                    except ValueError as error:
+                        raise LogCorrupt(f"{self._topic}, offset {fetched.offset}: no checkpoint ({error})") from error
+                    found.append(kept)
+                if time.monotonic() > deadline_s:
+                    raise BrokerAway(f"offset {end} was not reached within {READ_TIMEOUT_S:g} s")
+        finally:
+            reader.close()
+        return found
+
+    def close(self) -> None:
+        """See the port."""
+        self._discard()
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+        self._cluster.close()
+
+
+def _lease(cluster: Cluster, ledger: str) -> OwnerLease:
+    try:
+        return OwnerLease.acquire(cluster, ledger, take_over=False, role=ROLE)
+    except NotOwner as error:
+        raise ProjectionInUse(str(error)) from error
