@@ -25,6 +25,7 @@ from session_ledger.consumers.tail import Tail
 from session_ledger.domain.errors import LogUnavailable, Misconfigured, SessionLedgerError, UnderLegalHold
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.log.port import Log
+from session_ledger.projections import reading
 from session_ledger.projections.analytics.snapshots import latest, open_latest
 from session_ledger.projections.store import Store
 from session_ledger.schemas.codec import Codec
@@ -179,30 +180,40 @@ class Eraser:
             ]
 
     def _erase_users(self, erasure: Erasure) -> tuple[str, ...]:
-        """An erasure for each user of the tenant who has keys; those whose content is held."""
-        held: list[str] = []
-        users = [user for user in self._vault.users(erasure.tenant) if user]
-        if users and self._ledger is None:
-            raise LogUnavailable(
-                f"the users of tenant {erasure.tenant!r} are erased by the process that owns the ledger"
-            )
+        """An erasure for each user of the tenant who has keys; those whose content is held, each of them once.
+
+        The tenant takes no command any more, so a user who was erased since needs no second one.
+        """
+        erased = {
+            one.user
+            for one in self.store.erasures()
+            if one.tenant == erasure.tenant and one.session_id is None and one.recorded_at >= erasure.recorded_at
+        }
+        with self._views.reading() as db:
+            held = {row["user"] for row in reading.legal_holds(db, erasure.tenant)}
+        users = [user for user in self._vault.users(erasure.tenant) if user and user not in erased]
+        kept = [user for user in users if user in held or "" in held]
         for user in users:
-            assert self._ledger is not None
+            if user in kept:
+                continue
+            if self._ledger is None:
+                raise LogUnavailable(
+                    f"the users of tenant {erasure.tenant!r} are erased by who may append to the ledger"
+                )
             try:
                 self._ledger.erase_user(erasure.tenant, user, requested_by=erasure.requested_by, reason=erasure.reason)
-            except UnderLegalHold:
-                held.append(user)
-        if users:
-            self._tail.catch_up()
-            self._projector.catch_up()
-            for one in self.store.erasures(unfinished=True):
-                if one.tenant == erasure.tenant and one.partition != CONTROL and one.destroyed_at is None:
-                    self._destroy(one)
-        if not held and erasure.destroyed_at is None:
+            except UnderLegalHold:  # set since the views were read
+                kept.append(user)
+        self._tail.catch_up()
+        self._projector.catch_up()
+        for one in self.store.erasures(unfinished=True):
+            if one.tenant == erasure.tenant and one.partition != CONTROL and one.destroyed_at is None:
+                self._destroy(one)
+        if not kept and erasure.destroyed_at is None:
             keys = self._vault.destroy_tenant(erasure.tenant)
             self._vault.scrub()
             self.store.destroyed(erasure, keys, self._clock_us())
-        return tuple(held)
+        return tuple(kept)
 
     # --- confirmations ------------------------------------------------------------------------------------------------
 

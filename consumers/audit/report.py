@@ -20,7 +20,7 @@ h1 { font-size: 1.5em; margin: 0 0 .2em; } h2 { font-size: 1.1em; margin: 2em 0 
 p.lead { color: #555; margin: 0 0 1.5em; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; }
 th, td { text-align: left; vertical-align: top; padding: .3em .7em .3em 0; border-bottom: 1px solid #ddd; }
-th { font-weight: 600; border-bottom: 1px solid #888; } td { overflow-wrap: anywhere; }
+th { font-weight: 600; border-bottom: 1px solid #888; } td:last-child { overflow-wrap: anywhere; }
 table.facts th { width: 14em; border-bottom: 1px solid #ddd; font-weight: 400; color: #555; }
 .number { text-align: right; font-variant-numeric: tabular-nums; } code { font: 12px ui-monospace, monospace; }
 footer { margin-top: 3em; padding-top: 1em; border-top: 1px solid #888; color: #555; font-size: 12px; }
