@@ -141,7 +141,7 @@ class VaultEnvelope(Envelope):
                     if self._keys.get(key.scope) is key:
                         del self._keys[key.scope]
                 else:
-                    key.durable, key.created_at, key.wrapping = True, now, None
+                    key.durable, key.wrapping = True, None
                     cached = self._keys.get(key.scope)
                     if cached is None or cached.generation <= key.generation:
                         self._cache(key)
@@ -189,7 +189,7 @@ class VaultEnvelope(Envelope):
         if newest is None:
             return self._first(scope) if create else None
         key = self._loaded(newest)
-        return self._following(key, AGE) if self._is_old(key) else key
+        return self._following(key, AGE) if self._is_old(newest.stored) else key
 
     def _valid(self, scope: Scope) -> SealingKey | None:
         key = self._keys.get(scope)
@@ -253,7 +253,6 @@ class VaultEnvelope(Envelope):
             nonce=self._nonces.take,
             places=self._places,
             generation=stored.generation,
-            created_at=stored.created_at,
             made_because=RESUMED,
             digest_key=digest_key,
         )
@@ -274,10 +273,10 @@ class VaultEnvelope(Envelope):
         """A key of the next generation."""
         return self._new(key.scope, key.scope_bytes, key.generation + 1, reason, key.digest_key())
 
-    def _is_old(self, key: SealingKey) -> bool:
-        if self._age_max_us is None or not key.scope.session_id:
+    def _is_old(self, stored: StoredKey) -> bool:
+        if self._age_max_us is None or not stored.session_id:
             return False
-        return self._clock_us() - key.created_at >= self._age_max_us
+        return self._clock_us() - stored.created_at >= self._age_max_us
 
     def _new(
         self, scope: Scope, scope_bytes: bytes, generation: int, reason: str, digest_key: bytes | None
@@ -293,12 +292,14 @@ class VaultEnvelope(Envelope):
             nonce=self._nonces.take,
             places=self._places,
             generation=generation,
-            created_at=self._clock_us(),
             made_because=reason,
             digest_key=digest_key,
         )
         key.wrapping = tenant_key.wrap(self._nonces.take(), key.secret(), wrapping_data(scope_bytes, key.key_id))
-        key.until_s = min(self._monotonic_s() + self._cached_s, tenant_key.until_s)
+        now_s = self._monotonic_s()
+        key.until_s = min(now_s + self._cached_s, tenant_key.until_s)
+        if self._age_max_us is not None and scope.session_id:
+            key.until_s = min(key.until_s, now_s + self._age_max_us / US_A_SECOND)
         return key
 
     def _inserted(self, keys: list[SealingKey], now_us: int) -> list[StoredKey]:
