@@ -28,6 +28,7 @@ from session_ledger.security.sealing import (
 from session_ledger.security.tenant_keys import CACHED_S, WAIT_S, TenantKeys
 from session_ledger.security.tenant_store import TenantKeyReplaced
 from session_ledger.security.vault import StoredKey, Vault
+from session_ledger.security.wrapping import Secret
 
 KEYS_CACHED_MAX = 20_000
 FIRST_GENERATION = 1
@@ -131,11 +132,12 @@ class VaultEnvelope(Envelope):
             return
         now = self._clock_us()
         lost = self._inserted(list(fresh.values()), now)
-        winners = {Scope(stored.tenant, stored.user, stored.session_id): stored for stored in lost}
+        winners = {(stored.tenant, stored.user, stored.session_id, stored.generation): stored for stored in lost}
         losers: list[SealingKey] = []
         with self._lock:
             for key in fresh.values():
-                if key.scope in winners:
+                winner = winners.get((*key.scope, key.generation))
+                if winner is not None and winner.key_id != key.key_id:
                     key.abandon()
                     losers.append(key)
                     if self._keys.get(key.scope) is key:
@@ -282,12 +284,11 @@ class VaultEnvelope(Envelope):
         self, scope: Scope, scope_bytes: bytes, generation: int, reason: str, digest_key: bytes | None
     ) -> SealingKey:
         tenant_key = self._tenants.wrapping_key(scope.tenant)
-        random = os.urandom(KEY_ID_BYTES + KEY_BYTES)
         key = SealingKey(
             scope,
             scope_bytes,
-            random[:KEY_ID_BYTES],
-            random[KEY_ID_BYTES:],
+            os.urandom(KEY_ID_BYTES),
+            Secret(os.urandom(KEY_BYTES)),
             durable=False,
             nonce=self._nonces.take,
             places=self._places,
