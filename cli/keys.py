@@ -64,6 +64,7 @@ def rotate_tenant(
 ) -> None:
     """Make a new key of a tenant, wrap its data keys by it, and drop the old one; run again, it finishes that."""
     from session_ledger.cli.keys_opened import open_keys
+    from session_ledger.cli.keys_shown import OWN
     from session_ledger.cli.output import clean, say, write_json
 
     with open_keys(url) as keys:
@@ -72,7 +73,7 @@ def rotate_tenant(
         write_json(done)
         return
     begun = "finished the rotation that had begun" if done.resumed else "rotated"
-    say(f"tenant {clean(tenant)}: {begun}, generation {done.generation} wraps {done.rewrapped} data keys anew")
+    say(f"tenant {clean(tenant) or OWN}: {begun}, generation {done.generation} wraps {done.rewrapped} data keys anew")
     say(f"{done.dropped} older generations are gone from the vault" if not done.kept else _kept(done.kept))
 
 

@@ -39,8 +39,10 @@ def open_keys(url: str | None) -> Iterator[wiring.Keys]:
 def renewed(keys: wiring.Keys) -> None:
     """Give a keyring a new primary key, unless tenants' keys wait to be wrapped by the one that it has."""
     provider = keys.provider.now if isinstance(keys.provider, WithOlder) else keys.provider
-    waiting = any(not provider.is_current(key.provider_key_id) for key in keys.vault.tenants.all())
-    if isinstance(provider, Keyring) and not waiting:
+    if not isinstance(provider, Keyring):
+        return
+    primary = provider.current()
+    if all(key.provider_key_id == primary for key in keys.vault.tenants.all()):
         provider.add_primary()
 
 

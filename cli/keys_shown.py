@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from session_ledger.cli.output import duration, fields, say, table, write_json
+from session_ledger.cli.output import fields, say, table, write_json
 from session_ledger.ledger.keys_report import KeysStatus, TenantKeyView
 
 OWN = "(the ledger's)"  # what belongs to no tenant
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
 
 
 def show_keys(found: Sequence[TenantKeyView], as_json: bool) -> None:
@@ -24,7 +25,7 @@ def show_keys(found: Sequence[TenantKeyView], as_json: bool) -> None:
             str(key.generation) if key.generation else "none",
             key.key,
             "itself" if key.wrapped_by is None else key.wrapped_by,
-            "" if key.age_s is None else duration(key.age_s),
+            "" if key.age_s is None else age(key.age_s),
             key.sessions,
             key.accounts,
         )
@@ -43,12 +44,12 @@ def show_status(status: KeysStatus, as_json: bool) -> None:
     fields(
         (
             ("key service", status.key_service),
-            ("keyring", "none" if status.keyring is None else f"{status.keyring}, {status.wrapping_keys} keys"),
+            ("keyring", "none" if status.keyring is None else f"{status.keyring} ({status.wrapping_keys})"),
             ("vault", status.vault),
             ("tenants", status.tenants),
             ("tenant keys", status.tenant_keys),
             ("wrapped by", wrapped or "none"),
-            ("oldest", "none" if age_s is None else duration(age_s)),
+            ("oldest", "none" if age_s is None else age(age_s)),
             ("session keys", status.session_keys),
             ("account keys", status.account_keys),
         )
@@ -57,3 +58,11 @@ def show_status(status: KeysStatus, as_json: bool) -> None:
         say(f"the rotation of {tenant or OWN} is not finished: `session-ledger keys rotate tenant`, again")
     if status.direct:
         say(f"{status.direct} data keys are wrapped as in a vault of version 1: `session-ledger keys rotate provider`")
+
+
+def age(seconds: float) -> str:
+    """An age in its largest unit, such as `12 d`."""
+    for unit, length_s in _UNITS:
+        if seconds >= length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -28,6 +28,7 @@ from session_ledger.security.sealing import (
 from session_ledger.security.tenant_keys import CACHED_S, WAIT_S, TenantKeys
 from session_ledger.security.tenant_store import TenantKeyReplaced
 from session_ledger.security.vault import StoredKey, Vault
+from session_ledger.security.wrapping import Secret
 
 KEYS_CACHED_MAX = 20_000
 FIRST_GENERATION = 1
@@ -131,17 +132,18 @@ class VaultEnvelope(Envelope):
             return
         now = self._clock_us()
         lost = self._inserted(list(fresh.values()), now)
-        winners = {Scope(stored.tenant, stored.user, stored.session_id): stored for stored in lost}
+        winners = {(stored.tenant, stored.user, stored.session_id, stored.generation): stored for stored in lost}
         losers: list[SealingKey] = []
         with self._lock:
             for key in fresh.values():
-                if key.scope in winners:
+                winner = winners.get((*key.scope, key.generation))
+                if winner is not None and winner.key_id != key.key_id:
                     key.abandon()
                     losers.append(key)
                     if self._keys.get(key.scope) is key:
                         del self._keys[key.scope]
                 else:
-                    key.durable, key.created_at, key.wrapping = True, now, None
+                    key.durable, key.wrapping = True, None
                     cached = self._keys.get(key.scope)
                     if cached is None or cached.generation <= key.generation:
                         self._cache(key)
@@ -202,7 +204,7 @@ class VaultEnvelope(Envelope):
         if newest is None:
             return self._first(scope) if create else None
         key = self._loaded(newest)
-        return self._following(key, AGE) if self._is_old(key) else key
+        return self._following(key, AGE) if self._is_old(newest.stored) else key
 
     def _valid(self, scope: Scope) -> SealingKey | None:
         key = self._keys.get(scope)
@@ -266,7 +268,6 @@ class VaultEnvelope(Envelope):
             nonce=self._nonces.take,
             places=self._places,
             generation=stored.generation,
-            created_at=stored.created_at,
             made_because=RESUMED,
             digest_key=digest_key,
         )
@@ -287,31 +288,32 @@ class VaultEnvelope(Envelope):
         """A key of the next generation."""
         return self._new(key.scope, key.scope_bytes, key.generation + 1, reason, key.digest_key())
 
-    def _is_old(self, key: SealingKey) -> bool:
-        if self._age_max_us is None or not key.scope.session_id:
+    def _is_old(self, stored: StoredKey) -> bool:
+        if self._age_max_us is None or not stored.session_id:
             return False
-        return self._clock_us() - key.created_at >= self._age_max_us
+        return self._clock_us() - stored.created_at >= self._age_max_us
 
     def _new(
         self, scope: Scope, scope_bytes: bytes, generation: int, reason: str, digest_key: bytes | None
     ) -> SealingKey:
         tenant_key = self._tenants.wrapping_key(scope.tenant)
-        random = os.urandom(KEY_ID_BYTES + KEY_BYTES)
         key = SealingKey(
             scope,
             scope_bytes,
-            random[:KEY_ID_BYTES],
-            random[KEY_ID_BYTES:],
+            os.urandom(KEY_ID_BYTES),
+            Secret(os.urandom(KEY_BYTES)),
             durable=False,
             nonce=self._nonces.take,
             places=self._places,
             generation=generation,
-            created_at=self._clock_us(),
             made_because=reason,
             digest_key=digest_key,
         )
         key.wrapping = tenant_key.wrap(self._nonces.take(), key.secret(), wrapping_data(scope_bytes, key.key_id))
-        key.until_s = min(self._monotonic_s() + self._cached_s, tenant_key.until_s)
+        now_s = self._monotonic_s()
+        key.until_s = min(now_s + self._cached_s, tenant_key.until_s)
+        if self._age_max_us is not None and scope.session_id:
+            key.until_s = min(key.until_s, now_s + self._age_max_us / US_A_SECOND)
         return key
 
     def _inserted(self, keys: list[SealingKey], now_us: int) -> list[StoredKey]:

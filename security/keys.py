@@ -63,7 +63,7 @@ class SealingKey(DataKey):
     """
 
     __slots__ = (
-        "_aes", "_digest_key", "_key", "_nonce", "_places", "_seals", "_tail", "commitment", "created_at", "durable",
+        "_aes", "_digest_key", "_key", "_nonce", "_places", "_seals", "_tail", "commitment", "durable",
         "generation", "key_id", "made_because", "revoked", "scope", "scope_bytes", "until_s", "used", "wrapping",
     )  # fmt: skip
 
@@ -81,13 +81,11 @@ class SealingKey(DataKey):
         nonce: Callable[[], bytes],
         places: Places,
         generation: int = 1,
-        created_at: int = 0,
         made_because: str = RESUMED,
         digest_key: bytes | None = None,
     ) -> None:
         """`digest_key`: of the scope's first key, where this is another; without it a later key only opens."""
         self.generation = generation
-        self.created_at = created_at
         self.made_because = made_because
         self.until_s = 0.0
         self.wrapping: tuple[str, bytes] | None = None  # of a key that is not in the vault yet

@@ -32,10 +32,6 @@ class KeyProvider(ABC):
     def current(self) -> str:
         """The name of the key that wraps now."""
 
-    def is_current(self, provider_key_id: str) -> bool:
-        """Whether that is the key that wraps now."""
-        return provider_key_id == self.current()
-
     @abstractmethod
     def wrap(self, key: bytes, bound: Bound) -> tuple[str, bytes]:
         """(name of the wrapping key, wrapped key), bound to ledger, tenant and key id."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from session_ledger.domain.errors import KeyUnavailable
+from session_ledger.domain.errors import InvalidInput, KeyUnavailable
 from session_ledger.security.data_keys import DataKeys
 from session_ledger.security.sealing import wrapping_data
 from session_ledger.security.stored import TENANT_KEY_PREFIX, StoredKey, StoredTenantKey
@@ -70,9 +70,11 @@ class Rotation:
     def rotate_tenant(self, tenant: str, progress: Progress | None = None) -> TenantRotated:
         """A new generation of the tenant's key wraps all its data keys; the older ones go.
 
-        Where an earlier run was cut short, it is finished instead.
+        Where an earlier run was cut short, it is finished instead. Raises InvalidInput for a tenant without a key.
         """
         of_tenant = [key for key in self._store.all() if key.tenant == tenant]
+        if not of_tenant and tenant not in self._direct():
+            raise InvalidInput("tenant", f"{tenant[:40]!r}, which has no key in the vault", "must be one that has")
         resumed = len(of_tenant) > 1
         key = self._tenants.named(tenant, of_tenant[-1].name) if resumed else self._tenants.next_generation(tenant)
         rewrapped = self._rewrap(key, progress)
@@ -86,7 +88,8 @@ class Rotation:
         The service's own new key, where it does not make them by itself, is made by the caller, before.
         """
         provider_key_id = self._tenants.provider.current()
-        done = sum(self._rewrap_tenant_key(stored) for stored in self._store.all())
+        waiting = [stored for stored in self._store.all() if stored.provider_key_id != provider_key_id]
+        done = sum(map(self._rewrap_tenant_key, waiting))
         data_keys = 0
         for tenant in self._direct():
             data_keys += self._rewrap(self._tenants.wrapping_key(tenant), progress, direct_only=True)
@@ -99,8 +102,6 @@ class Rotation:
 
     def _rewrap_tenant_key(self, stored: StoredTenantKey) -> bool:
         provider = self._tenants.provider
-        if provider.is_current(stored.provider_key_id):
-            return False
         bound = self._tenants.bound(stored)
         name, wrapped = provider.rewrap(stored.provider_key_id, stored.wrapped, bound)
         if provider.unwrap(name, wrapped, bound) != provider.unwrap(stored.provider_key_id, stored.wrapped, bound):

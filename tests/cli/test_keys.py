@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from session_ledger.cli.keys_shown import age
 from session_ledger.ledger.ledger import Ledger
 from tests.cli.shell import Shell
 
@@ -65,6 +66,14 @@ def test_keys_are_shown_by_generation_age_and_count(shell: Shell, used: str) -> 
         status[name]
         for name in ("tenants", "tenant_keys", "session_keys", "account_keys", "unfinished", "direct", "keyring")
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (10**6, "12 d")]
+)
+def test_an_age_is_told_in_its_largest_unit(seconds: float, shown: str) -> None:
+    """From seconds to days."""
+    assert shown == age(seconds)
 
 
 def test_no_command_shows_a_key(shell: Shell, used: str) -> None:

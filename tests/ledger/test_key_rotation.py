@@ -97,6 +97,16 @@ def test_a_key_that_is_a_day_old_is_replaced_with_the_next_message(ledger_url: s
         assert_folds_equal_the_log(ledger)
 
 
+def test_a_policy_that_is_shorter_than_keys_stay_in_memory_is_kept(tmp_path: Path) -> None:
+    """The key of a session that has just begun is looked at again when it is too old, not when its time is over."""
+    clock = Clock()
+    with Ledger.open(f"sqlite:{tmp_path / 'ledger'}", clock_us=clock, session_key_age_max_s=0.05) as ledger:
+        session = ledger.create_session(*WHO).session_id
+        clock.step(1)
+        while not rotations(events(ledger)):
+            say(ledger, session, "hello")  # also the machine's clock has to move by as much
+
+
 @pytest.mark.parametrize(("age_max_s", "days"), [(0, 100), (10 * DAY, 9.9)])
 def test_the_policy_says_when(tmp_path: Path, age_max_s: float, days: float) -> None:
     """Never by itself, or later than a day."""

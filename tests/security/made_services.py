@@ -21,6 +21,8 @@ class RemoteKeyring(KeyProvider):
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
         self.asked = 0
+        self.seen: list[bytes] = []
+        """The tenant keys that it was to wrap."""
         self.failing = False
         self._open = threading.Event()
         self._open.set()
@@ -43,6 +45,7 @@ class RemoteKeyring(KeyProvider):
         return self._keyring.current()
 
     def wrap(self, key: bytes, bound: Bound) -> tuple[str, bytes]:
+        self.seen.append(bytes(key))
         self._serve()
         return self._keyring.wrap(key, bound)
 

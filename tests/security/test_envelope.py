@@ -20,6 +20,7 @@ from session_ledger.security.sealing import commitment_v1
 from session_ledger.security.tenant_store import TenantKeyReplaced
 from session_ledger.security.vault import SQLiteVault, StoredKey
 from tests.security.made import EVENT, FIELD, MESSAGE, SESSION, TENANT, USER, durable_key, new_key, raised, start
+from tests.security.made_services import RemoteKeyring
 
 WRITER = """
 import os, sys
@@ -294,6 +295,33 @@ def test_no_error_tells_a_key(vault: SQLiteVault, keyring: Keyring) -> None:
     for name, (key, call) in failing(vault, keyring).items():
         text = told(raised(call))
         assert not any(form in text for form in secret_forms(key)), name
+
+
+def test_no_error_of_the_key_service_tells_a_tenants_key(vault: SQLiteVault, keyring: Keyring) -> None:
+    """Nor does its repr, or a pickle."""
+    service = RemoteKeyring(keyring)
+    service.failing = True
+    envelope = VaultEnvelope("support", vault, service)
+    text = told(raised(lambda: envelope.session_key(TENANT, USER, SESSION, create=True)))
+    (secret,) = service.seen
+    assert not any(form in text for form in (repr(secret)[2:-1], secret.hex(), str(list(secret))))
+    service.failing = False
+    made = envelope._tenants.wrapping_key(TENANT)
+    assert service.seen[1].hex() not in repr(made)
+    with pytest.raises(TypeError, match="tenant key"):
+        pickle.dumps(made)
+
+
+def test_of_two_new_generations_in_one_batch_the_one_that_lost_is_told(envelope: VaultEnvelope) -> None:
+    """The one that came first is durable, and is the session's key."""
+    durable_key(envelope)
+    first, second = (envelope.next_key(TENANT, USER, SESSION) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    with pytest.raises(KeyNotStored):
+        envelope.make_durable([first, second])
+    assert (True, False) == (first.durable, second.durable)
+    assert first.key_id == new_key(envelope).key_id
 
 
 def test_a_key_shows_and_gives_away_only_its_id(envelope: VaultEnvelope) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,10 +115,10 @@ def test_an_alias_names_the_key_that_it_points_to(endpoint: str, admin: Any, arn
     provider = kms(endpoint, alias)
     name, wrapped = provider.wrap(KEY, BOUND)
     assert arn == name
-    assert provider.is_current(name)
+    assert name == provider.current()
     other = admin.create_key()["KeyMetadata"]["Arn"]
     admin.update_alias(AliasName=alias, TargetKeyId=other)
-    assert not provider.is_current(name)
+    assert name != provider.current()
     again, rewrapped = provider.rewrap(name, wrapped, BOUND)
     assert other == again
     assert KEY == provider.unwrap(again, rewrapped, BOUND) == provider.unwrap(name, wrapped, BOUND)
@@ -230,6 +232,21 @@ def test_a_ledger_moves_from_a_keyring_to_kms_and_back(endpoint: str, arn: str, 
 
 def _told(rotated: ProviderRotated) -> tuple[str, int]:
     return rotated.provider_key_id, rotated.tenant_keys
+
+
+def test_kms_without_its_package_says_what_to_install(tmp_path: Path) -> None:
+    """The extra's name; a ledger with a keyring never imports it."""
+    script = (
+        "import sys; sys.modules['boto3'] = None\n"
+        "from session_ledger import Ledger\n"
+        "Ledger.open(sys.argv[1]).close()\n"
+        "Ledger.open(sys.argv[1], key_service='kms', kms_key='k')\n"
+    )
+    command = [sys.executable, "-c", script, f"sqlite:{tmp_path / 'ledger'}"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "Misconfigured: `kms_key` is set, and the package boto3 is not there: install session-ledger[kms]" in (
+        ran.stderr
+    )
 
 
 def test_kms_without_a_key_is_a_configuration(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from session_ledger.domain.errors import KeyUnavailable
+from session_ledger.domain.errors import InvalidInput, KeyUnavailable
 from session_ledger.security.envelope import VaultEnvelope
 from session_ledger.security.keyring import Keyring
 from session_ledger.security.rotation import Rotation
@@ -130,10 +130,11 @@ def test_an_unfinished_rotation_is_finished_first(vault: SQLiteVault, keyring: K
     assert all(reader.opening_key(*key.scope, key.key_id) for key in keys)
 
 
-def test_a_tenant_without_a_key_gets_one(vault: SQLiteVault, keyring: Keyring) -> None:
-    """Nothing is to be wrapped anew."""
-    rotated = rotation_of(vault, keyring).rotate_tenant("new")
-    assert (1, 0, 0) == (rotated.generation, rotated.rewrapped, rotated.dropped)
+def test_a_tenant_without_a_key_is_refused(vault: SQLiteVault, keyring: Keyring) -> None:
+    """A name that was mistyped gets no key."""
+    with pytest.raises(InvalidInput, match="'acmee', which has no key"):
+        rotation_of(vault, keyring).rotate_tenant("acmee")
+    assert [] == vault.tenants.all()
 
 
 def test_a_providers_rotation_wraps_tenant_keys_only(vault: SQLiteVault, keyring: Keyring) -> None:
