@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 from session_ledger.consumers.tail import PartitionStopped, Tail
 from session_ledger.domain.errors import LogCorrupt, LogUnavailable, UndecodableRecord
@@ -108,16 +109,18 @@ class LeafTail(Tail):
     def _decode(
         self, partition: int, after: int, records: Sequence[Record]
     ) -> tuple[list[Entry], PartitionStopped | LogUnavailable | None]:
-        for expected, record in enumerate(records, after + 1):
-            if record.position != expected:
-                reason = f"position {record.position} stands where {expected} belongs"
-                return [], PartitionStopped(partition, expected, reason)
+        positions = range(after + 1, after + 1 + len(records))
+        if [record.position for record in records] != list(positions):
+            for expected, record in zip(positions, records, strict=True):
+                if record.position != expected:
+                    reason = f"position {record.position} stands where {expected} belongs"
+                    return [], PartitionStopped(partition, expected, reason)
         stop: PartitionStopped | LogUnavailable | None = None
         try:
             hashes = self._leaves.hashes(partition, records)
         except (LogCorrupt, LogUnavailable):
             hashes, stop = self._one_by_one(partition, records)
-        return [Entry(after + at, None, one) for at, one in enumerate(hashes, 1)], stop
+        return list(map(Entry, positions, repeat(None), hashes)), stop
 
     def _one_by_one(
         self, partition: int, records: Sequence[Record]
