@@ -98,30 +98,44 @@ class Checkpointer:
 
     def _mirrored(self) -> bool:
         """The mirror holds checkpoints of this ledger."""
-        return self._mirror is not None and any(self._mirror.read(origin_of(self._log.name, n)) for n in self._logs)
+        return self._mirror is not None and any(self._mirror.sizes(origin_of(self._log.name, n)) for n in self._logs)
 
     def _start(self, kept: list[Kept]) -> None:
-        """See that what was signed before is of this key and of this log, and that the mirror has all of it."""
-        for partition, note in kept:
-            checkpoint = self._ours(partition, note, "the checkpoint")
-            if checkpoint.size >= (last := self._last.get(partition, checkpoint)).size:
-                if checkpoint.size == last.size and checkpoint.root != last.root:
-                    raise self._contradiction(checkpoint, last)
-                self._last[partition] = checkpoint
+        """See that what was signed last is of this key and of this log, and that the mirror has all that was signed."""
+        for partition, notes in self._sorted_in(kept).items():
+            sizes = sorted(notes)
+            self._last[partition] = self._ours(partition, notes[sizes[-1]], "the newest checkpoint")
             if self._mirror is not None:
-                self._mirror.write(checkpoint.origin, checkpoint.size, note)
+                origin = origin_of(self._log.name, partition)
+                for size in sorted({*sizes[-1:], *(set(sizes) - self._mirror.sizes(origin))}):
+                    self._mirror.write(origin, size, notes[size])
         for partition, log in self._logs.items():
             signed = [self._last[partition]] if partition in self._last else []
             if self._mirror is not None:
-                mirrored = self._mirror.read(origin_of(self._log.name, partition))
-                signed += [self._ours(partition, note, str(path)) for path, note in mirrored[-1:]]
+                mirrored = self._mirror.newest(origin_of(self._log.name, partition))
+                signed += [self._ours(partition, note, str(path)) for path, note in mirrored]
             for checkpoint in signed:
                 self._assert_reaches(log, checkpoint)
-                if checkpoint.size > self._last.get(partition, checkpoint).size:
+                if partition not in self._last or checkpoint.size > self._last[partition].size:
                     self._last[partition] = checkpoint  # of the mirror alone: the ledger's own were put back
                 with self.trees.reading(partition) as tree:
                     if tree.size >= checkpoint.size and tree.root(checkpoint.size) != checkpoint.root:
                         raise self._contradicted(checkpoint)
+
+    def _sorted_in(self, kept: list[Kept]) -> dict[int, dict[int, str]]:
+        """Partition to size to note; the newest is checked by its caller, all of them by `verify --log`."""
+        found: dict[int, dict[int, str]] = {}
+        for partition, note in kept:
+            try:
+                size = Checkpoint.of_text(note).size
+            except InvalidInput as error:
+                raise LogCorrupt(f"a checkpoint of partition {partition} is none: {error}; {NOTHING_SIGNED}") from error
+            other = found.setdefault(partition, {}).setdefault(size, note)
+            if other != note:
+                raise LogCorrupt(
+                    f"two different checkpoints of partition {partition} over {size} records are kept: {NOTHING_SIGNED}"
+                )
+        return found
 
     def _ours(self, partition: int, note: str, what: str) -> Checkpoint:
         signer = self._signers.get(partition)
@@ -151,13 +165,6 @@ class Checkpointer:
         return LogCorrupt(
             f"the first {checkpoint.size} records of partition {checkpoint.partition} are not those that the "
             f"checkpoint over them is signed for: the log was changed, or rolled back and grew again; {NOTHING_SIGNED}"
-        )
-
-    @staticmethod
-    def _contradiction(one: Checkpoint, other: Checkpoint) -> LogCorrupt:
-        return LogCorrupt(
-            f"two checkpoints of partition {one.partition} over {one.size} records are signed, with the roots "
-            f"{one.root.hex()} and {other.root.hex()}: {NOTHING_SIGNED}"
         )
 
     # --- working ----------------------------------------------------------------------------------------------------

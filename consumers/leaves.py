@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 from session_ledger.consumers.tail import PartitionStopped, Tail
 from session_ledger.domain.errors import LogCorrupt, LogUnavailable, UndecodableRecord
@@ -11,9 +12,7 @@ from session_ledger.ledger.published import PublishedDigests
 from session_ledger.projections.merkle import Trees
 from session_ledger.projections.port import Entry
 from session_ledger.schemas.codec import CONFLUENT, CONFLUENT_HEADER, SINGLE_OBJECT_HEADER, Codec
-from session_ledger.security.leaf import NO_SCHEMA, Leaf, hasher
-
-Hasher = Callable[[int, bytes, bytes, int, bytes], bytes]
+from session_ledger.security.leaf import NO_SCHEMA, Leaf, hash_of, tail_of
 
 
 class SchemaNotPublished(LogUnavailable):
@@ -35,7 +34,8 @@ class Leaves:
         """`stepped_over`: quarantined positions, whose leaf names no schema where none is to be had."""
         self._codec, self._stepped_over = codec, stepped_over
         self.published = PublishedDigests(log, codec)
-        self._hashers: dict[tuple[str, bytes], Hasher] = {}
+        self._tails: dict[bytes, tuple[str, bytes]] = {}
+        """Topic and `tail_of` by the bytes before the body."""
 
     def leaf(self, partition: int, record: Record) -> Leaf:
         """The leaf of a record. Raises SchemaNotPublished, UndecodableRecord, RegistryUnavailable."""
@@ -46,20 +46,23 @@ class Leaves:
 
     def hashes(self, partition: int, records: Sequence[Record]) -> list[bytes]:
         """The hashes of their leaves. Raises as `leaf`, and LogCorrupt for an id that is none."""
-        known, found = self._hashers, list[bytes]()
+        known, found = self._tails, list[bytes]()
         try:
             for position, batch_id, originator_id, version, topic, value, _ in records:
-                header = value[: CONFLUENT_HEADER if value[:1] == CONFLUENT else SINGLE_OBJECT_HEADER]
-                hash_of = known.get((topic, header))
-                if hash_of is None:
-                    record = Record(position, batch_id, originator_id, version, topic, value)
-                    schema = self._schema(partition, record)
-                    hash_of = hasher(topic, schema)
-                    if schema != NO_SCHEMA:
-                        known[topic, header] = hash_of
-                found.append(hash_of(position, batch_id, originator_id, version, value))
+                at = known.get(value[:SINGLE_OBJECT_HEADER]) or known.get(value[:CONFLUENT_HEADER])
+                if at is None or at[0] != topic:
+                    at = self._find(partition, Record(position, batch_id, originator_id, version, topic, value))
+                found.append(hash_of(position, batch_id, originator_id, version, at[1], value))
         except ValueError as error:
             raise LogCorrupt(f"partition {partition}: {error}") from error
+        return found
+
+    def _find(self, partition: int, record: Record) -> tuple[str, bytes]:
+        schema = self._schema(partition, record)
+        found = record.topic, tail_of(record.topic, schema)
+        if schema != NO_SCHEMA:
+            confluent = record.value[:1] == CONFLUENT
+            self._tails[record.value[: CONFLUENT_HEADER if confluent else SINGLE_OBJECT_HEADER]] = found
         return found
 
     def _schema(self, partition: int, record: Record) -> bytes:
@@ -106,16 +109,18 @@ class LeafTail(Tail):
     def _decode(
         self, partition: int, after: int, records: Sequence[Record]
     ) -> tuple[list[Entry], PartitionStopped | LogUnavailable | None]:
-        for expected, record in enumerate(records, after + 1):
-            if record.position != expected:
-                reason = f"position {record.position} stands where {expected} belongs"
-                return [], PartitionStopped(partition, expected, reason)
+        positions = range(after + 1, after + 1 + len(records))
+        if [record.position for record in records] != list(positions):
+            for expected, record in zip(positions, records, strict=True):
+                if record.position != expected:
+                    reason = f"position {record.position} stands where {expected} belongs"
+                    return [], PartitionStopped(partition, expected, reason)
         stop: PartitionStopped | LogUnavailable | None = None
         try:
             hashes = self._leaves.hashes(partition, records)
         except (LogCorrupt, LogUnavailable):
             hashes, stop = self._one_by_one(partition, records)
-        return [Entry(after + at, None, one) for at, one in enumerate(hashes, 1)], stop
+        return list(map(Entry, positions, repeat(None), hashes)), stop
 
     def _one_by_one(
         self, partition: int, records: Sequence[Record]

@@ -54,10 +54,25 @@ class Mirror:
                 "replaced, or the ledger was put back and grew again: keep both, see docs/proofs.md"
             )
 
+    def sizes(self, origin: str) -> set[int]:
+        """Over how many records there is a checkpoint of that origin, by the files' names."""
+        names = (path.name.removesuffix(SUFFIX) for path in self._files(origin))
+        return {int(name) for name in names if name.isascii() and name.isdigit()}
+
     def read(self, origin: str) -> list[tuple[Path, str]]:
         """(file, note) of every checkpoint of that origin, the smallest first."""
-        place = self._place(origin)
+        return [(path, self._note(path)) for path in self._files(origin)]
+
+    def newest(self, origin: str) -> list[tuple[Path, str]]:
+        """The last of them; [] where there is none."""
+        return [(path, self._note(path)) for path in self._files(origin)[-1:]]
+
+    def _files(self, origin: str) -> list[Path]:
+        return sorted(self._place(origin).glob(f"*{SUFFIX}"))
+
+    @staticmethod
+    def _note(path: Path) -> str:
         try:
-            return [(path, path.read_text(encoding="utf-8")) for path in sorted(place.glob(f"*{SUFFIX}"))]
+            return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise Misconfigured(f"the mirror {place} can not be read: {error}") from error
+            raise Misconfigured(f"the mirror {path} can not be read: {error}") from error

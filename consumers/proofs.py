@@ -26,7 +26,7 @@ from session_ledger.security.bundles import ENDINGS
 from session_ledger.security.checkpoint import Checkpoint, SessionStatement, origin_of
 from session_ledger.security.merkle import leaf_hash
 from session_ledger.security.signing import FILE as KEY_FILE
-from session_ledger.security.signing import Signer, Verifier
+from session_ledger.security.signing import Signer
 
 READ_RECORDS = 4000
 Bundle = dict[str, object]
@@ -87,8 +87,8 @@ class Prover:
 
         Raises InvalidInput, LogCorrupt.
         """
-        log, notes = self._partition(partition), self._signed(partition)
-        note, checkpoint = _chosen(notes, size, "--checkpoint")
+        log = self._partition(partition)
+        note, checkpoint = self._chosen(partition, size, "--checkpoint")
         if not 1 <= position <= checkpoint.size:
             raise InvalidInput(
                 "--position",
@@ -109,9 +109,8 @@ class Prover:
     def consistency(self, partition: int, first: int, second: int) -> Bundle:
         """That the log of one checkpoint is the beginning of that of the other. Raises InvalidInput, LogCorrupt."""
         self._partition(partition)
-        notes = self._signed(partition)
-        note_from, from_ = _chosen(notes, first, "--from")
-        note, to = _chosen(notes, second, "--to")
+        note_from, from_ = self._chosen(partition, first, "--from")
+        note, to = self._chosen(partition, second, "--to")
         if from_.size > to.size:
             raise InvalidInput("--to", f"{to.size}", f"must not be below --from, {from_.size}")
         with self._tree(partition, to) as tree:
@@ -134,7 +133,7 @@ class Prover:
         originator = parse_id(session_id, "session_id")
         partition = self.partition_of(session_id)
         log = self._partition(partition)
-        note, checkpoint = _chosen(self._signed(partition), size, "--checkpoint")
+        note, checkpoint = self._chosen(partition, size, "--checkpoint")
         records = [record for record in _records(log, checkpoint.size) if record.originator_id == originator]
         if not records:
             raise SessionNotFound(
@@ -179,12 +178,35 @@ class Prover:
         last = len(self._log.partitions) - 1
         raise InvalidInput("--partition", f"{partition}", f"must be from 0 to {last}, or -1 for the control log")
 
-    def _signed(self, partition: int) -> dict[int, tuple[str, Checkpoint]]:
-        """Size to note and checkpoint."""
-        origin = origin_of(self._log.name, partition)
-        verifier = None if self._signer is None else self._signer.verifier.named(origin)
-        notes = [kept.note for kept in self._notes.read() if kept.partition == partition]
-        return {checkpoint.size: (note, checkpoint) for note in notes for checkpoint in [_opened(note, verifier)]}
+    def _signed(self, partition: int) -> dict[int, str]:
+        """Size to note, of every checkpoint of the partition."""
+        return {
+            Checkpoint.of_text(kept.note).size: kept.note for kept in self._notes.read() if kept.partition == partition
+        }
+
+    def _chosen(self, partition: int, size: int | None, option: str) -> tuple[str, Checkpoint]:
+        """The note over that size (None: the newest), checked where the key is here."""
+        notes = self._signed(partition)
+        if not notes:
+            must = "must be of one: `session-ledger checkpoint --once` signs one"
+            raise InvalidInput(option, "no checkpoint at all", must)
+        if size is not None and size not in notes:
+            below = max((one for one in notes if one < size), default=None)
+            above = min((one for one in notes if one > size), default=None)
+            near = " and ".join(f"{one}" for one in (below, above) if one is not None)
+            must = f"must be a size that a checkpoint is signed over; the nearest: {near}"
+            raise InvalidInput(option, f"{size}", must)
+        note = notes[max(notes) if size is None else size]
+        if self._signer is None:
+            return note, Checkpoint.of_text(note)  # whoever is given the proof has the public key
+        verifier = self._signer.verifier.named(origin_of(self._log.name, partition))
+        try:
+            return note, Checkpoint.of_note(note, verifier)
+        except InvalidInput as error:
+            raise LogCorrupt(
+                f"a checkpoint of the ledger is not signed by {verifier}, or was changed since: `session-ledger verify "
+                "--log` says more"
+            ) from error
 
     @contextmanager
     def _tree(self, partition: int, checkpoint: Checkpoint) -> Iterator[Tree]:
@@ -210,34 +232,6 @@ class Prover:
             "leaf_hash": _text(tree.leaf(index)),
             "hashes": [_text(one) for one in tree.inclusion(index, checkpoint.size)],
         }
-
-
-def _opened(note: str, verifier: Verifier | None) -> Checkpoint:
-    """The checkpoint of a note; None: unchecked, where there is no key (whoever is given the proof has one)."""
-    try:
-        if verifier is None:
-            return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
-        return Checkpoint.of_note(note, verifier)
-    except InvalidInput as error:
-        raise LogCorrupt(
-            f"a checkpoint of the ledger is not signed by {verifier or 'a key'}, or was changed since: "
-            "`session-ledger verify --log` says more"
-        ) from error
-
-
-def _chosen(notes: Mapping[int, tuple[str, Checkpoint]], size: int | None, option: str) -> tuple[str, Checkpoint]:
-    if not notes:
-        raise InvalidInput(
-            option, "no checkpoint at all", "must be of one: `session-ledger checkpoint --once` signs one"
-        )
-    if size is None:
-        return notes[max(notes)]
-    if size not in notes:
-        below = max((one for one in notes if one < size), default=None)
-        above = min((one for one in notes if one > size), default=None)
-        near = " and ".join(f"{one}" for one in (below, above) if one is not None)
-        raise InvalidInput(option, f"{size}", f"must be a size that a checkpoint is signed over; the nearest: {near}")
-    return notes[size]
 
 
 def _records(log: PartitionLog, to: int) -> Iterator[Record]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from session_ledger.consumers.findings import Findings
 from session_ledger.consumers.leaves import Leaves
 from session_ledger.consumers.tail import SHOWN_S
-from session_ledger.domain.errors import InvalidInput, LogCorrupt, LogUnavailable, SessionLedgerError
+from session_ledger.domain.errors import InvalidInput, LogCorrupt, LogUnavailable, SessionLedgerError, UndecodableRecord
 from session_ledger.ledger.log.port import Log, PartitionLog, Record
 from session_ledger.projections.merkle import Trees
 from session_ledger.security.checkpoint import Checkpoint, origin_of
@@ -144,7 +144,8 @@ class _Comparison:
                 on_progress(findings.records)
         except LogCorrupt as error:
             position = error.position or frontier.size + 1
-            findings.add("gap", f"the log can not be read further: {error}", partition, position)
+            what = "undecodable" if isinstance(error, UndecodableRecord) else "gap"
+            findings.add(what, f"the log can not be read further: {error}", partition, position)
         except LogUnavailable as error:
             position = getattr(error, "position", 0)
             if not position:

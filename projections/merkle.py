@@ -146,7 +146,7 @@ class Trees:
         if not entries:
             return
         first, last = entries[0].position, entries[-1]
-        if any(entry.position != first + at for at, entry in enumerate(entries)):
+        if [entry.position for entry in entries] != list(range(first, first + len(entries))):
             raise LogCorrupt(f"positions of a batch of partition {partition} are not dense after {first}")
         with self._transaction() as db:
             row = db.execute("SELECT size FROM trees WHERE partition = ?", (partition,)).fetchone()

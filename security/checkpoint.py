@@ -63,6 +63,11 @@ class Checkpoint:
         return cls(lines[0], int(lines[1]), _root(lines[2], text))
 
     @classmethod
+    def of_text(cls, note: str) -> Checkpoint:
+        """What a note says, whoever signed it: for looking it up, not for believing it. Raises InvalidInput."""
+        return cls.parse(note.rpartition("\n\n")[0] + "\n")
+
+    @classmethod
     def of_note(cls, note: str, verifier: Verifier) -> Checkpoint:
         """The checkpoint of a note that this key has signed under its own name. Raises InvalidInput."""
         found = cls.parse(verifier.text_of(note))

@@ -18,7 +18,6 @@ fingerprint; 32 zero bytes where the value names none.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -27,8 +26,9 @@ from session_ledger.security.merkle import LEAF
 
 VERSION = 1
 NO_SCHEMA = bytes(32)
+ID_BYTES = 16
 _HEAD = struct.Struct(">BQ16s16sQ32sH")
-_pack = _HEAD.pack
+_pack = struct.Struct(">cBQ16s16sQ").pack  # with the byte before it that makes it a leaf's
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,10 @@ class Leaf:
     def encode(self) -> bytes:
         """The leaf's data."""
         topic = self.topic.encode()
-        if len(self.batch_id) != 16 or len(self.originator_id) != 16 or len(self.schema) != len(NO_SCHEMA):
+        if {len(self.batch_id), len(self.originator_id)} != {ID_BYTES} or len(self.schema) != len(NO_SCHEMA):
             raise ValueError(f"position {self.position}: an id or a digest has another length than it must")
-        return (
-            _pack(VERSION, self.position, self.batch_id, self.originator_id, self.version, self.schema, len(topic))
-            + topic
-            + self.value
-        )
+        head = (VERSION, self.position, self.batch_id, self.originator_id, self.version, self.schema, len(topic))
+        return _HEAD.pack(*head) + topic + self.value
 
     @classmethod
     def decode(cls, data: bytes) -> Leaf:
@@ -69,18 +66,16 @@ class Leaf:
         return found
 
 
-def hasher(topic: str, schema: bytes) -> Callable[[int, bytes, bytes, int, bytes], bytes]:
-    """What hashes the leaves of one topic and schema: (position, batch id, originator id, version, value) -> hash.
-
-    The same as hashing `Leaf(...).encode()`, in a third of the time: it is run for every record.
-    """
+def tail_of(topic: str, schema: bytes) -> bytes:
+    """What stands between version and value in the leaves of one topic and schema."""
     name = topic.encode()
-    size = len(name)
+    if len(schema) != len(NO_SCHEMA):
+        raise ValueError(f"a schema's digest has {len(NO_SCHEMA)} bytes, not {len(schema)}")
+    return schema + len(name).to_bytes(2, "big") + name
 
-    def hash_of(position: int, batch_id: bytes, originator_id: bytes, version: int, value: bytes) -> bytes:
-        if len(batch_id) != 16 or len(originator_id) != 16:  # it would be cut, or filled up, without a word
-            raise ValueError(f"position {position}: a batch id or an originator id has not 16 bytes")
-        head = _pack(VERSION, position, batch_id, originator_id, version, schema, size)
-        return sha256(b"%b%b%b%b" % (LEAF, head, name, value)).digest()
 
-    return hash_of
+def hash_of(position: int, batch_id: bytes, originator_id: bytes, version: int, tail: bytes, value: bytes) -> bytes:
+    """The same as hashing `Leaf(...).encode()`, in a third of the time: it is run for every record."""
+    if len(batch_id) != ID_BYTES or len(originator_id) != ID_BYTES:  # it would be cut, or filled up, without a word
+        raise ValueError(f"position {position}: a batch id or an originator id has not {ID_BYTES} bytes")
+    return sha256(_pack(LEAF, VERSION, position, batch_id, originator_id, version) + tail + value).digest()

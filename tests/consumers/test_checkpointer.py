@@ -181,6 +181,31 @@ def test_a_ledger_that_was_put_back_with_its_checkpoints_is_refused_with_a_mirro
     assert ledger.sign(mirror=False)
 
 
+def test_a_ledger_without_its_checkpoints_and_trees_is_compared_with_the_mirror(ledger: Signed) -> None:
+    """With the ledger's own evidence gone and another history in the log, the mirror's newest still stands."""
+    ledger.grown_and_signed(8)
+    for file in (*ledger.directory.glob("merkle.db*"), *ledger.directory.glob("checkpoints.db*")):
+        file.unlink()
+    ledger.rewrite(lambda rows: [*rows[:5], rows[5]._replace(version=70), *rows[6:]])
+    ledger.grow(3)
+    with pytest.raises(LogCorrupt, match="not those that the checkpoint over them is signed for"):
+        ledger.sign()
+    assert [] == notes(ledger)
+
+
+def test_checkpoints_that_contradict_each_other_are_refused(ledger: Signed) -> None:
+    """Two of one size, or one that is none: nothing more is signed until somebody has looked."""
+    ledger.grown_and_signed(8)
+    signer = Signer(ledger.directory / "signing.key", "ledger").named(origin_of("ledger", 0))
+    note = signer.sign(Checkpoint(origin_of("ledger", 0), 9, bytes(32)).text)
+    ledger.sql("checkpoints.db", "INSERT INTO checkpoints (partition, note) VALUES (0, ?)", note)
+    with pytest.raises(LogCorrupt, match="two different checkpoints of partition 0 over 9 records"):
+        ledger.sign()
+    ledger.sql("checkpoints.db", "UPDATE checkpoints SET note = 'none' WHERE note = ?", note)
+    with pytest.raises(LogCorrupt, match="a checkpoint of partition 0 is none"):
+        ledger.sign()
+
+
 def test_another_key_is_refused(ledger: Signed) -> None:
     """A key that is gone is not made again, and another one does not go on where it ended."""
     ledger.grown_and_signed(8)

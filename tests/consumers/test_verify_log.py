@@ -110,7 +110,8 @@ def test_without_stored_nodes_the_place_is_between_two_checkpoints(
 
 def test_nodes_that_were_changed_with_the_log_name_no_wrong_place(signed: Signed) -> None:
     """Stored nodes are believed only as far as they bear out a signed checkpoint."""
-    signed.sql("merkle.db", "UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE partition = 0")
+    with_other = "cast(substr(hashes, 1, 320) || zeroblob(32) || substr(hashes, 353) AS BLOB)"  # at position 11
+    signed.sql("merkle.db", f"UPDATE tiles SET hashes = {with_other} WHERE partition = 0")
     signed.rewrite(changed)
     assert ("changed", 0, SIZES[0] + 1) in signed.found()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from session_ledger.domain.errors import InvalidInput
-from session_ledger.security.leaf import Leaf, hasher
+from session_ledger.security.leaf import Leaf, hash_of, tail_of
 from session_ledger.security.merkle import leaf_hash
 
 IDS = st.binary(min_size=16, max_size=16)
@@ -36,8 +36,8 @@ def test_the_bytes_are_those_of_the_specification() -> None:
 def test_a_leaf_is_read_as_it_was_written(leaf: Leaf) -> None:
     """Any record comes back, and the fast way to hash it gives the same hash."""
     assert leaf == Leaf.decode(leaf.encode())
-    hash_of = hasher(leaf.topic, leaf.schema)
-    found = hash_of(leaf.position, leaf.batch_id, leaf.originator_id, leaf.version, leaf.value)
+    tail = tail_of(leaf.topic, leaf.schema)
+    found = hash_of(leaf.position, leaf.batch_id, leaf.originator_id, leaf.version, tail, leaf.value)
     assert leaf_hash(leaf.encode()) == found
 
 
@@ -63,4 +63,6 @@ def test_an_id_of_another_length_is_refused() -> None:
         with pytest.raises(ValueError, match="length"):
             wrong.encode()
     with pytest.raises(ValueError, match="16 bytes"):
-        hasher("t", bytes(32))(1, bytes(15), bytes(16), 1, b"")
+        hash_of(1, bytes(15), bytes(16), 1, tail_of("t", bytes(32)), b"")
+    with pytest.raises(ValueError, match="not 31"):
+        tail_of("t", bytes(31))

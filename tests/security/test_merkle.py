@@ -126,6 +126,14 @@ def test_every_proof_of_a_tree_is_accepted_and_no_other(size: int) -> None:
             assert not includes(index, size, leaf, [*proof[:-1], proof[-1][:31]], root)
 
 
+def test_a_proof_of_a_smaller_tree_is_none_of_a_larger_one() -> None:
+    """The size is part of what is proved: a path that ends early does not hold, whatever root it leads to."""
+    entries = entries_of(8)
+    proof = inclusion_proof(0, 2, Stored(entries).node)
+    assert includes(0, 2, leaf_hash(entries[0]), proof, mth(entries[:2]))
+    assert not includes(0, 8, leaf_hash(entries[0]), proof, mth(entries[:2]))
+
+
 @given(first=st.integers(1, 70), more=st.integers(0, 70), data=st.data())
 def test_a_consistency_proof_holds_for_its_own_roots_alone(first: int, more: int, data: st.DataObject) -> None:
     """It is refused for another earlier root, another later root, other sizes, and with any of its hashes changed."""
