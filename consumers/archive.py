@@ -17,6 +17,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from session_ledger.consumers.alone import alone
+from session_ledger.consumers.sole import sole_writer
 from session_ledger.domain.errors import LogCorrupt, Misconfigured, ProjectionForeign
 from session_ledger.domain.ids import parse_id
 from session_ledger.projections.analytics.snapshots import Snapshot
@@ -106,7 +107,8 @@ def archive(
     ProjectionInUse (another export is under way), Misconfigured (the manifest is damaged).
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with alone(directory / LOCK, f"another process exports into {directory}: let it end first"):
+    with ExitStack() as closing:
+        closing.callback(sole_writer(directory, LOCK, f"exports into {directory}"))
         manifest = read_manifest(directory) or Manifest(snapshot.ledger, snapshot.log_id)
         if manifest.log_id != snapshot.log_id:
             raise ProjectionForeign(f"{directory} holds exports of the log {manifest.log_id}, not of {snapshot.log_id}")

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from session_ledger.consumers.alone import alone
 from session_ledger.consumers.analytics_parts import shares_of
 from session_ledger.consumers.apart import run_apart, told
 from session_ledger.consumers.comparing import Comparison
 from session_ledger.consumers.comparing_analytics import AnalyticsComparison
 from session_ledger.consumers.findings import Findings
 from session_ledger.consumers.rules import duplicates
+from session_ledger.consumers.sole import sole_writer
 from session_ledger.consumers.verify_part import SCRATCH_FILE, Task, run_part, take_part
 from session_ledger.consumers.wiring import VIEWS_FILE
 from session_ledger.domain.errors import ProjectionOutdated
@@ -156,8 +156,8 @@ def _temporary(directory: str) -> Iterator[Path]:
 @contextmanager
 def _kept(place: Path) -> Iterator[Path]:
     """The directory of a check that may be resumed; it goes when its plan was deleted, which is when the check ends."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with alone(place / "lock", f"another check keeps its state in {place}: let it end first"):
+    with ExitStack() as closing:
+        closing.callback(sole_writer(place, "lock", f"how far a check is, in {place},"))
         yield place
         if not (place / PLAN_FILE).exists():
             shutil.rmtree(place)

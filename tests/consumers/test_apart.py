@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from session_ledger.consumers.alone import alone
 from session_ledger.consumers.apart import run_apart
+from session_ledger.consumers.sole import sole_writer
 from session_ledger.domain.errors import LogUnavailable, ProjectionInUse
 
 WORKER = "tests.consumers.apart_worker"
@@ -61,11 +61,9 @@ def test_none_outlives_a_parent_that_was_killed() -> None:
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
-    """Who comes second is refused, and may come when the first is gone, by an error too."""
-    lock = tmp_path / "lock"
-    with alone(lock, "one"), pytest.raises(ProjectionInUse, match="busy"), alone(lock, "busy"):
-        pass
-    with pytest.raises(KeyError), alone(lock, "one"):
-        raise KeyError
-    with alone(lock, "one"):
-        pass
+    """Who comes second is refused, and told who is first; and may come when that one is gone."""
+    give_up = sole_writer(tmp_path / "new")
+    with pytest.raises(ProjectionInUse, match=f"exports is written by process {os.getpid()}"):
+        sole_writer(tmp_path / "new", what="exports")
+    give_up()
+    sole_writer(tmp_path / "new")()

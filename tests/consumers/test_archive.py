@@ -12,9 +12,9 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from session_ledger.consumers.alone import alone
 from session_ledger.consumers.analytics import Analytics, open_snapshot
 from session_ledger.consumers.archive import Export, archive, damaged, read_manifest
+from session_ledger.consumers.sole import sole_writer
 from session_ledger.domain.errors import LogCorrupt, Misconfigured, ProjectionForeign, ProjectionInUse
 from session_ledger.domain.events import ContentRevealed
 from session_ledger.ledger.ledger import Ledger
@@ -141,8 +141,10 @@ def test_what_does_not_fit_is_refused(directory: Path, tmp_path: Path) -> None:
     with pytest.raises(Misconfigured):
         exported(directory, to)
     (to / "_manifest.json").write_text(manifest)
-    with alone(to / ".lock", "busy"), pytest.raises(ProjectionInUse):
+    give_up = sole_writer(to, ".lock")
+    with pytest.raises(ProjectionInUse):
         exported(directory, to)
+    give_up()
 
 
 def test_a_changed_and_a_missing_file_are_found(directory: Path, tmp_path: Path) -> None:

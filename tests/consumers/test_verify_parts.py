@@ -14,9 +14,9 @@ import pytest
 
 from session_ledger.consumers import verify as module
 from session_ledger.consumers import verify_part
-from session_ledger.consumers.alone import alone
 from session_ledger.consumers.analytics import Analytics
 from session_ledger.consumers.findings import Finding, Findings
+from session_ledger.consumers.sole import sole_writer
 from session_ledger.consumers.verify import Apart, verify
 from session_ledger.consumers.views import Views
 from session_ledger.domain.errors import ProjectionInUse, SessionLedgerError
@@ -122,8 +122,10 @@ def test_what_was_kept_of_other_views_is_not_gone_on_with(tmp_path: Path) -> Non
     assert [] == checked.verify(resume=tmp_path / "verify").findings
     with pytest.raises(Stopped):
         _stop_at(checked, tmp_path / "verify", iter([True]))
-    with alone(tmp_path / "verify" / "lock", "one"), pytest.raises(ProjectionInUse):
+    give_up = sole_writer(tmp_path / "verify", "lock")
+    with pytest.raises(ProjectionInUse):
         checked.verify(resume=tmp_path / "verify")
+    give_up()
     checked.store.close()
 
 
