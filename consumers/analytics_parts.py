@@ -40,9 +40,8 @@ def build_part(url: str, settings: Settings, share: Mapping[int, int], path: Pat
 def build_apart(url: str, settings: Settings, shares: Sequence[Mapping[int, int]], paths: Sequence[Path]) -> None:
     """Build each share in a process of its own. Raises LogUnavailable with what a process said that failed."""
     common = {"url": url, "settings": settings.model_dump(mode="json")}
-    run_apart(
-        __name__, [{**common, "share": share, "path": str(path)} for share, path in zip(shares, paths, strict=True)]
-    )
+    tasks = [{**common, "share": share, "path": str(path)} for share, path in zip(shares, paths, strict=True)]
+    run_apart(__name__, tasks, what="the rebuild")
 
 
 def main() -> None:

@@ -19,9 +19,14 @@ from session_ledger.domain.errors import LogUnavailable
 
 
 def run_apart(
-    module: str, tasks: Sequence[Mapping[str, object]], on_line: Callable[[int, str], None] = lambda which, line: None
+    module: str,
+    tasks: Sequence[Mapping[str, object]],
+    on_line: Callable[[int, str], None] = lambda which, line: None,
+    *,
+    what: str,
 ) -> None:
     """Run the module once a task and wait for all; `on_line(which, line)` hears what they print, one call at a time.
+    `what` they are of is said in an error.
 
     Raises LogUnavailable with the last line of what a process said that failed; the others are ended then.
     """
@@ -54,7 +59,7 @@ def run_apart(
             if code:
                 said.seek(0)
                 last = said.read().strip().splitlines()[-1:] or [f"exit code {code}"]
-                raise LogUnavailable(f"a process of {module.rpartition('.')[2]} failed: {last[0]}")
+                raise LogUnavailable(f"a process of {what} failed: {last[0]}")
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -199,7 +199,7 @@ def _run(
         on_progress(sum(done.values()))
 
     common = {"url": apart.url, "settings": apart.settings.model_dump(mode="json")}
-    run_apart(__name__, [{**common, "task": task.told()} for task in tasks], on_line)
+    run_apart(__name__, [{**common, "task": task.told()} for task in tasks], on_line, what="the check")
 
 
 def main() -> None:

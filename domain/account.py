@@ -131,6 +131,8 @@ class Account:
     """Legal holds: session id (b"": all of the user) to matters, sorted."""
     erased: dict[bytes, None] = field(default_factory=dict)
     """Sessions that were erased one by one."""
+    erased_at: int | None = None
+    """When all of the user was erased, the last time."""
 
     @property
     def due_at(self) -> int | None:
@@ -293,6 +295,7 @@ def _content_erased(account: Account, event: ContentErased) -> None:
     if event.session_id is None:
         forget_bodies(account.commands)
         account.erased.clear()
+        account.erased_at = event.recorded_at
     else:
         account.erased[event.session_id] = None
 

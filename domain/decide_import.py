@@ -31,7 +31,7 @@ def import_session(context: Context, command: ImportSession, prepared: Prepared,
     session_id = command.session_id
     session = context.account.sessions.get(session_id)
     if session is None:
-        if context.ended == IMPORTED and prepared.key_is_new:
+        if context.ended == IMPORTED and _is_erased(context, prepared, session_id):
             message = f"session {format_id(session_id)} was imported before, and its content was erased since"
             return Decision([], ContentGone(f"{message}: where it may come back, import it under another id"))
         if context.ended == IMPORTED:
@@ -78,6 +78,12 @@ def import_session(context: Context, command: ImportSession, prepared: Prepared,
         event_head = (ended.event_id, *head, now, None, None, session_id, command.ended_at)
         events.append(SessionEnded(*event_head, *reason, ended.key_id, ended.fields.get("sealed_note")))
     return Decision(events)
+
+
+def _is_erased(context: Context, prepared: Prepared, session_id: bytes) -> bool:
+    """The history was erased: by itself, or with its user, after which the vault holds no key of it."""
+    account = context.account
+    return session_id in account.erased or (account.erased_at is not None and prepared.key_is_new)
 
 
 def _over(command: ImportSession, ended: str) -> SessionLedgerError:

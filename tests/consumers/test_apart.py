@@ -35,7 +35,9 @@ def is_gone(pid: int, patience_s: float = 20.0) -> bool:
 def test_every_task_is_done_and_heard() -> None:
     """Each process is told its own task, and what they print is heard with its number."""
     heard: dict[int, str] = {}
-    run_apart(WORKER, [{"do": "nothing"}, {"do": "nothing"}], lambda which, line: heard.update({which: line}))
+    run_apart(
+        WORKER, [{"do": "nothing"}, {"do": "nothing"}], lambda which, line: heard.update({which: line}), what="tests"
+    )
     assert [0, 1] == sorted(heard)
     assert len(set(heard.values())) == 2
 
@@ -44,7 +46,9 @@ def test_the_failure_of_one_ends_the_others() -> None:
     """What it said last is the error; nobody goes on."""
     pids: dict[int, int] = {}
     with pytest.raises(LogUnavailable, match="on purpose"):
-        run_apart(WORKER, [{"do": "fail"}, {"do": "sleep"}], lambda which, line: pids.update({which: int(line)}))
+        run_apart(
+            WORKER, [{"do": "fail"}, {"do": "sleep"}], lambda which, line: pids.update({which: int(line)}), what="tests"
+        )
     assert all(is_gone(pid) for pid in pids.values())
 
 

@@ -193,6 +193,11 @@ def test_history_that_was_erased_is_not_imported_again() -> None:
     refused = world.run_prepared(replace(world.prepare(history), key_is_new=True))
     assert isinstance(refused.error, ContentGone)
     assert not isinstance(refused.error, SessionExists)
+    other = replace(history, session_id=derived_session_id("other", world.now, slot_of_user(TENANT, USER)))
+    world.run(other).ok()
+    assert world.run_prepared(replace(world.prepare(other), key_is_new=True)).error is None  # of the same append
+    world.run(c.EraseUser(**WHO, **ASKED)).ok()
+    assert isinstance(world.run_prepared(replace(world.prepare(other), key_is_new=True)).error, ContentGone)
 
 
 def test_who_and_why_must_be_told() -> None:
