@@ -18,8 +18,9 @@ def main() -> None:
     elif task["do"] == "fail":
         raise ValueError("on purpose")
     elif task["do"] == "parent":
+        tasks = [{"do": "sleep"}] * 2
         run_apart(
-            "tests.consumers.apart_worker", [{"do": "sleep"}] * 2, lambda which, line: print(line, end="", flush=True)
+            "tests.consumers.apart_worker", tasks, lambda which, line: print(line, end="", flush=True), what="tests"
         )
 
 
