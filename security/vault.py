@@ -292,11 +292,25 @@ def _prepare(writer: sqlite3.Connection, path: Path) -> None:
     if version == 0 and tables:
         raise Misconfigured(f"{path} is an SQLite file, but no vault")
     if version <= VAULT_VERSION:
-        writer.execute("PRAGMA journal_mode = WAL")
+        _use_wal(writer)
     if version == 0:
         writer.executescript(_CREATE)
     elif version == 1 and writer.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,):
         writer.executescript(_UPGRADE_FROM_1)  # of several who upgrade at once, the later find it done
+
+
+def _use_wal(writer: sqlite3.Connection) -> None:
+    """Switch the file to WAL. Of several that switch a new file at once, SQLite refuses some and does not wait."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            writer.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)  # until it is the other's turn no more
+        else:
+            return
 
 
 def _check_version(reader: sqlite3.Connection, path: Path) -> None:

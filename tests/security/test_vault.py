@@ -29,6 +29,15 @@ for batch in range(20):
         print(key.session_id.hex(), lost.get(key.session_id, key.key_id).hex(), key.session_id not in lost)
 """
 
+MAKE = """
+import sys
+from pathlib import Path
+from session_ledger.security.vault import SQLiteVault
+sys.stdin.readline()
+for number in range(200):
+    SQLiteVault(Path(sys.argv[1]) / f"vault-{number}.db").close()
+"""
+
 
 def stored_key(session_id: bytes = b"s" * 16, user: str = "ann", generation: int = 1) -> StoredKey:
     """A wrapped key with a fresh key id."""
@@ -116,6 +125,17 @@ def test_processes_that_race_agree_on_the_winners(tmp_path: Path) -> None:
     assert 4 * 200 == len(lines)
     assert 200 == len({scope for scope, _, _ in lines}) == len({(scope, key_id) for scope, key_id, _ in lines})
     assert 200 == len([won for _, _, won in lines if won == "True"])
+
+
+def test_processes_that_make_vaults_at_once_all_succeed(tmp_path: Path) -> None:
+    """SQLite refuses some of several switches of a new file to WAL at once, without waiting."""
+    processes = [start(MAKE, str(tmp_path)) for _ in range(4)]
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate()[1] for process in processes]
+    assert [0] * 4 == [process.returncode for process in processes], told
 
 
 def test_readers_follow_the_owner_and_can_not_write(vault: SQLiteVault) -> None:
