@@ -9,26 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 from uuid import UUID
 
-from session_ledger.consumers import quota_views
-from session_ledger.consumers.opening import (
-    agent_view,
-    authentication_failure_view,
-    error_view,
-    legal_hold_view,
-    message_view,
-    session_view,
-)
-from session_ledger.consumers.paging import (
-    PAGE_MAX,
-    agent_key,
-    limited,
-    read_cursor,
-    session_key,
-    statuses_of,
-    write_cursor,
-)
+from session_ledger.consumers import opening, paging, quota_views
+from session_ledger.consumers.paging import PAGE_MAX, agent_key, limited, session_key, statuses_of
 from session_ledger.consumers.projector import Projector
 from session_ledger.consumers.records import (
     AgentView,
@@ -62,6 +47,7 @@ from session_ledger.schemas.codec import Codec
 from session_ledger.security.port import Envelope
 
 Id = str | UUID | bytes
+U = TypeVar("U", str, str | None)
 CONTROL = -1
 
 
@@ -94,6 +80,7 @@ class Views:
         """What decodes the records of the log."""
         self.projector = Projector(log, self.codec, store)
         self._envelope = envelope
+        self._user_of = envelope.pseudonyms.user_of
         self._fresh = fresh
         self._clock = clock
         self._closing: list[Callable[[], None]] = [store.close]
@@ -183,7 +170,11 @@ class Views:
 
     def partition_of(self, tenant: str, user: str) -> int:
         """The partition that holds all that belongs to the user."""
-        return slot_of_user(tenant, user) & (len(self.log.partitions) - 1)
+        return slot_of_user(tenant, self.recorded_as(tenant, user)) & (len(self.log.partitions) - 1)
+
+    def recorded_as(self, tenant: str, user: str) -> str:
+        """The user as log and rows name it: by a pseudonym where the ledger has them. Raises KeyUnavailable."""
+        return self._envelope.pseudonyms.recorded_as(tenant, user)
 
     @contextlib.contextmanager
     def _read(self, fresh: bool | None, *partitions: int) -> Iterator[sqlite3.Connection]:
@@ -194,12 +185,23 @@ class Views:
         with self.store.reading() as db:
             yield db
 
+    @contextlib.contextmanager
+    def _read_of(
+        self, fresh: bool | None, tenant: str, user: U, *partitions: int
+    ) -> Iterator[tuple[sqlite3.Connection, U]]:
+        """Likewise, fresh in the user's partition too, and the user as the rows name it."""
+        if user is not None:
+            user = self.recorded_as(tenant, user)
+            partitions = (*partitions, self.partition_of(tenant, user))
+        with self._read(fresh, *partitions) as db:
+            yield db, user
+
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     def session(self, tenant: str, user: str, session_id: Id, *, fresh: bool | None = None) -> SessionView:
         """The session, whatever its status. SessionNotFound where the user has none of that id."""
         identifier = parse_id(session_id, "session_id")
-        with self._read(fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of(fresh, tenant, user) as (db, user):
             row = self._owned(db, tenant, user, identifier)
             return self._open(db, [row])[0]
 
@@ -235,19 +237,19 @@ class Views:
     def has(self, tenant: str, user: str, session_id: Id, *, fresh: bool | None = None) -> bool:
         """Whether the user has that session and it is active: live and not timed out."""
         identifier = parse_id(session_id, "session_id")
-        with self._read(fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of(fresh, tenant, user) as (db, user):
             row = reading.session(db, tenant, user, identifier)
         return row is not None and row["status"] == LIVE and row["due_at"] > self._clock()
 
     def count(self, tenant: str, user: str, *, status: str | None = LIVE, fresh: bool | None = None) -> int:
         """How many sessions `sessions` lists, over all pages."""
         statuses = statuses_of(status)
-        with self._read(fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of(fresh, tenant, user) as (db, user):
             return reading.count_sessions(db, tenant, user, statuses)
 
     def current(self, tenant: str, user: str, *, fresh: bool | None = None) -> SessionView | None:
         """The user's most recently active session that is live and not timed out; None: there is none."""
-        with self._read(fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of(fresh, tenant, user) as (db, user):
             row = reading.current_session(db, tenant, user, self._clock())
             return None if row is None else self._open(db, [row])[0]
 
@@ -265,13 +267,13 @@ class Views:
         """Messages of a session in order: the `last` ones, or up to `limit` with numbers above `after`."""
         identifier = parse_id(session_id, "session_id")
         count = limited(limit, "limit") if last is None else limited(last, "last")
-        with self._read(fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of(fresh, tenant, user) as (db, user):
             self._owned(db, tenant, user, identifier)
             if last is None:
                 rows = reading.messages(db, identifier, after, count)
             else:
                 rows = reading.last_messages(db, identifier, count)
-        return [message_view(row, tenant, user, self._envelope) for row in rows]
+        return [opening.message_view(row, tenant, user, self._envelope) for row in rows]
 
     def errors(
         self,
@@ -285,10 +287,10 @@ class Views:
     ) -> list[ErrorView]:
         """What failed while the session was served, in order; `after`: a position."""
         identifier = parse_id(session_id, "session_id")
-        with self._read(fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of(fresh, tenant, user) as (db, user):
             self._owned(db, tenant, user, identifier)
             rows = reading.session_errors(db, identifier, after, limited(limit, "limit"))
-        return [error_view(row, tenant, user, self._envelope) for row in rows]
+        return [opening.error_view(row, tenant, user, self._envelope) for row in rows]
 
     def authentication_failures(
         self, tenant: str, user: str | None, *, limit: int = 50, before: int | None = None, fresh: bool | None = None
@@ -297,10 +299,9 @@ class Views:
 
         `user` None: as any user of the tenant, the last ones; `before` does not count then.
         """
-        partitions = () if user is None else (self.partition_of(tenant, user),)
-        with self._read(fresh, *partitions) as db:
+        with self._read_of(fresh, tenant, user) as (db, user):
             rows = reading.authentication_failures(db, tenant, user, before, limited(limit, "limit"))
-        return [authentication_failure_view(row, self._envelope) for row in rows]
+        return [opening.authentication_failure_view(row, self._envelope) for row in rows]
 
     def _owned(self, db: sqlite3.Connection, tenant: str, user: str, session_id: bytes) -> sqlite3.Row:
         row = reading.session(db, tenant, user, session_id)
@@ -313,19 +314,19 @@ class Views:
     ) -> Page[SessionView]:
         statuses_of(status)
         key = None if after is None else session_key(after)
-        partitions = () if user is None else (self.partition_of(tenant, user),)
-        with self._read(fresh, *partitions) as db:
+        with self._read_of(fresh, tenant, user) as (db, user):
             rows = reading.sessions(db, tenant, user, status, limited(limit, "limit") + 1, key)
             more, rows = len(rows) > limit, rows[:limit]
             items = tuple(self._open(db, rows))
         last = rows[-1] if more else None
-        return Page(items, None if last is None else write_cursor(last["last_active_at"], last["session_id"]))
+        return Page(items, None if last is None else paging.write_cursor(last["last_active_at"], last["session_id"]))
 
     def _open(self, db: sqlite3.Connection, rows: list[sqlite3.Row]) -> list[SessionView]:
         ids = [row["session_id"] for row in rows]
         content, held, now = reading.content(db, ids), reading.agents_held(db, ids), self._clock()
         return [
-            session_view(row, content[row["session_id"]], held[row["session_id"]], self._envelope, now) for row in rows
+            opening.session_view(row, content[row["session_id"]], held[row["session_id"]], self._envelope, now)
+            for row in rows
         ]
 
     # --- quotas, agents, summary --------------------------------------------------------------------------------------
@@ -337,7 +338,7 @@ class Views:
         amount.
         """
         partition = self.partition_of(tenant, user)
-        with self._read(fresh, CONTROL, partition) as db:
+        with self._read_of(fresh, tenant, user, CONTROL) as (db, user):
             report = quota_views.report(db, tenant, user, self._clock() if at is None else at)
             position = reading.position(db, partition)
         return replace(report, partition=partition, position=position)
@@ -346,9 +347,9 @@ class Views:
         self, tenant: str, *, limit: int = 50, after: str | None = None, fresh: bool | None = None
     ) -> Page[UserQuotas]:
         """A page of the tenant's users who consumed, were refused or have a quota of their own, by name."""
-        user = "" if after is None else read_cursor(after, 1)[0]
+        user = "" if after is None else paging.read_cursor(after, 1)[0]
         with self._read(fresh) as db:
-            return quota_views.user_quotas(db, tenant, user, limited(limit, "limit"), self._clock())
+            return quota_views.user_quotas(db, tenant, user, limited(limit, "limit"), self._clock(), self._user_of)
 
     def tenant_quotas(self, tenant: str, *, fresh: bool | None = None) -> list[TenantQuota]:
         """What the tenant's users have used of each resource, together. Reported, not enforced: limits are a user's."""
@@ -359,8 +360,7 @@ class Views:
         self, tenant: str, user: str | None = None, *, fresh: bool | None = None
     ) -> tuple[TenantSettings, Account]:
         """What is set for the tenant and its plans, and the user's account (None: of nobody) to apply it to."""
-        partitions = () if user is None else (self.partition_of(tenant, user),)
-        with self._read(fresh, CONTROL, *partitions) as db:
+        with self._read_of(fresh, tenant, user, CONTROL) as (db, user):
             account = Account(tenant, "") if user is None else quota_reading.account_of(db, tenant, user)
             return quota_reading.settings_of(db, tenant), account
 
@@ -379,16 +379,16 @@ class Views:
         with self._read(fresh) as db:
             rows = reading.agents(db, tenant, agent_type, retired, limited(limit, "limit") + 1, start)
         more, rows = len(rows) > limit, rows[:limit]
-        cursor = write_cursor(rows[-1]["agent_type"], rows[-1]["agent_id"]) if more else None
-        return Page(tuple(map(agent_view, rows)), cursor)
+        cursor = paging.write_cursor(rows[-1]["agent_type"], rows[-1]["agent_id"]) if more else None
+        return Page(tuple(map(opening.agent_view, rows)), cursor)
 
     def legal_holds(self, tenant: str | None = None, *, fresh: bool | None = None) -> list[LegalHoldView]:
         """The legal holds of a tenant (None: of all), its sessions and users, by scope and matter."""
         with self._read(fresh) as db:
             rows = reading.legal_holds(db, tenant)
-        return [legal_hold_view(row) for row in rows]
+        return [opening.legal_hold_view(row, self._user_of) for row in rows]
 
     def stats(self, tenant: str | None = None, *, busiest: int = 10, fresh: bool | None = None) -> Stats:
         """A summary of one tenant or of all: for operators, never for a user. Reads every session's row once."""
         with self._read(fresh) as db:
-            return read_stats(db, tenant, busiest)
+            return read_stats(db, tenant, busiest, self._user_of)

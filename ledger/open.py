@@ -15,10 +15,10 @@ from session_ledger.ledger import wire
 from session_ledger.ledger.backend import Remote, Shards
 from session_ledger.ledger.commandsocket import CommandClient, CommandServer, socket_path
 from session_ledger.ledger.control import ControlFolds
-from session_ledger.ledger.edge import Edge
 from session_ledger.ledger.folds import PartitionFolds
 from session_ledger.ledger.keys import open_envelope as open_envelope
 from session_ledger.ledger.log.port import Log
+from session_ledger.ledger.pseudonyms import open_edge
 from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.shard import Shard
@@ -168,6 +168,7 @@ def _own(
     closing.insert(0, close_envelope)
     started: list[Shard] = []
     try:
+        edge = open_edge(envelope, settings, log.name, clock_us, recorded=recorded)
         control_folds = ControlFolds(log.control, codec)
         control = Shard(log.control, control_folds, codec, envelope, settings, clock_us)
         started.append(control)
@@ -186,9 +187,6 @@ def _own(
             shard = Shard(partition, folds, codec, envelope, settings, clock_us)
             started.append(shard)
             shard.start()
-        edge = Edge(
-            envelope, settings.rules, settings.metadata_allow, clock_us, settings.batch_bytes_max, settings.topics
-        )
         backend = Shards(log, envelope, edge, started[1:], control, clock_us, closing)
         _publish_schemas(backend, codec.library, control_folds)
         if directory is not None:
