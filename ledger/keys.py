@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from session_ledger.domain.errors import KeyUnavailable, Misconfigured
+from session_ledger.domain.ids import is_pseudonym
 from session_ledger.ledger.clocks import machine_clock_us
 from session_ledger.ledger.settings import Settings
 from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
@@ -16,7 +17,7 @@ from session_ledger.security.keyring import Keyring, MemoryKeyring
 from session_ledger.security.port import Envelope
 from session_ledger.security.provider import KeyProvider
 from session_ledger.security.providers import WithOlder
-from session_ledger.security.pseudonyms import LockedPseudonyms
+from session_ledger.security.pseudonyms import LockedPseudonyms, locked
 from session_ledger.security.rotation import Rotation
 from session_ledger.security.tenant_keys import TenantKeys
 from session_ledger.security.vault import SQLiteVault
@@ -74,6 +75,23 @@ def open_envelope(
         vault.close()
 
     return sealing, close
+
+
+def recorded_as(directory: Path | None, ledger_name: str, settings: Settings, tenant: str, user: str) -> str:
+    """The user as the log names it, for who reads the log itself; the vault is asked only where it has to be.
+
+    Raises KeyUnavailable where the ledger has pseudonyms, the user is no pseudonym, and its keys do not open here.
+    """
+    if is_pseudonym(user) or not _has_pseudonyms(directory, readonly=True):
+        return user
+    try:
+        envelope, close = open_envelope(directory, ledger_name, settings, readonly=True)
+    except Misconfigured as error:
+        raise locked(tenant, error) from error
+    try:
+        return envelope.pseudonyms.recorded_as(tenant, user)
+    finally:
+        close()
 
 
 def _has_pseudonyms(directory: Path | None, readonly: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The tenant keys of a vault, in a file and in memory: one suite; and files of older versions that become one of this."""
+"""The tenant keys of a vault, in a file and in memory: one suite; and files of older versions that are upgraded."""
 
 from __future__ import annotations
 
