@@ -53,19 +53,21 @@ def imported_v1(key: bytes, tenant: str, session_id: bytes) -> bytes:
 
 
 class WayBack(Kept):
-    """The way back from a pseudonym, on its way into the vault. The user's id never shows in a repr."""
+    """The way back from a pseudonym, on its way into the vault. The user's id never shows in a repr.
 
-    __slots__ = ("durable", "pseudonym", "revoked", "tenant", "until_s", "user")
+    It is sealed by who makes it, so that the shard meets the key service only where the key was rotated meanwhile.
+    """
 
-    def __init__(self, tenant: str, pseudonym: str, user: str) -> None:
-        self.tenant = tenant
-        self.pseudonym = pseudonym
+    __slots__ = ("durable", "revoked", "row", "until_s", "user")
+
+    def __init__(self, row: StoredPseudonym, user: str) -> None:
+        self.row = row
         self.user = user
         self.durable = self.revoked = False
         self.until_s = 0.0
 
     def __repr__(self) -> str:
-        return f"<WayBack {self.pseudonym} of {self.tenant!r} durable={self.durable}>"
+        return f"<WayBack {self.row.pseudonym} of {self.row.tenant!r} durable={self.durable}>"
 
 
 class PseudonymRows:
@@ -190,18 +192,19 @@ class VaultPseudonyms(Pseudonyms):
         there = self._ways.get((tenant, pseudonym))
         if there is not None and there.until_s > self._monotonic_s():
             return there
-        return WayBack(tenant, pseudonym, user)
+        return WayBack(self._rows.made(tenant, pseudonym, user), user)
 
     def make_durable(self, ways: Sequence[WayBack]) -> None:
         """Insert those that are not there, in one transaction. Raises KeyNotStored, KeyUnavailable."""
-        fresh = {(way.tenant, way.pseudonym): way for way in ways if not way.durable}
+        fresh = list({way.row[:2]: way for way in ways if not way.durable}.values())
         if not fresh:
             return
-        self._inserted(lambda: [self._rows.made(way.tenant, way.pseudonym, way.user) for way in fresh.values()])
+        again = [(way.row.tenant, way.row.pseudonym, way.user) for way in fresh]
+        self._inserted([way.row for way in fresh], lambda: [self._rows.made(*one) for one in again])
         until_s = self._monotonic_s() + self._cached_s
         for way in ways:
             way.durable, way.until_s, way.user = True, until_s, ""
-            self._keep(self._ways, (way.tenant, way.pseudonym), way)
+            self._keep(self._ways, (way.row.tenant, way.row.pseudonym), way)
 
     def forget(self, tenant: str, pseudonym: str) -> None:
         """The user was erased: look into the vault again."""
@@ -232,7 +235,8 @@ class VaultPseudonyms(Pseudonyms):
             if not create:
                 return None
             key = Secret(os.urandom(KEY_BYTES))
-            (stands,) = self._inserted(lambda: [self._rows.made(tenant, "", key)])
+            made = [self._rows.made(tenant, "", key)]
+            (stands,) = self._inserted(made, lambda: [self._rows.made(tenant, "", key)])
             opened = self._rows.key(stands)
         self._keep(self._keys, tenant, (opened[0], min(opened[1], now_s + self._cached_s)))
         return opened[0]
@@ -250,16 +254,18 @@ class VaultPseudonyms(Pseudonyms):
                 raise
             return None if again is None else opened(again)
 
-    def _inserted(self, made: Callable[[], list[StoredPseudonym]]) -> list[StoredPseudonym]:
+    def _inserted(
+        self, rows: list[StoredPseudonym], again: Callable[[], list[StoredPseudonym]]
+    ) -> list[StoredPseudonym]:
         """Put rows into the vault; where a tenant's key was rotated meanwhile, under the new one. What stands there."""
         for _ in range(WRAPS_MAX):
-            rows = made()
             try:
                 return self._store.insert_if_absent(rows)
             except TenantKeyReplaced as error:
                 replaced = error
                 for row in rows:
                     self._tenants.refresh(row.tenant)
+                rows = again()
         raise replaced
 
     def _keep(self, cache: OrderedDict[K, V], place: K, value: V) -> None:
