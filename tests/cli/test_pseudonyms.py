@@ -136,23 +136,23 @@ def test_an_export_is_imported_to_the_same_history(shell: Shell, tmp_path: Path)
 
 def test_after_an_erasure_nobody_finds_the_way_back(shell: Shell) -> None:
     """With the tenant's key in hand, in no byte of vault and write-ahead log; receipt and reads name the pseudonym."""
-    with Ledger.open(shell.url) as ledger:
+    with Ledger.open(shell.url) as ledger:  # it has the vault open all the time
         ann, bob = (ledger.create_session("t", user).user for user in (MARK, OTHER))
-    key, bound = _tenant_key_of(shell, ann)
-    assert opened(shell.directory, key, bound, MARK)
-    ok(shell, "erase", "user", "-t", "t", "-U", MARK, "--reason", "r")
-    shell("erase", "status")
-    (erased,) = json.loads(ok(shell, "erase", "status", "--all", "--json"))["erasures"]
-    receipt = ok(shell, "erase", "receipt", erased["erasure"])
-    assert (f"\nuser {ann}\n" in receipt, "the way back from the pseudonym too" in receipt) == (True, True)
-    assert not opened(shell.directory, key, bound, MARK)
-    with Views.open(shell.url, settings=Settings()) as views:
-        assert {ann, OTHER} == {view.user for view in views.tenant_sessions("t", status=None)}
-    _, others = _tenant_key_of(shell, bob)
-    assert opened(shell.directory, key, others, OTHER)
-    ok(shell, "erase", "user", "-t", "t", "-U", MARK, "--reason", "once more")
-    shell("erase", "status")
-    assert not opened(shell.directory, key, bound, MARK)
+        key, bound = _tenant_key_of(shell, ann)
+        assert opened(shell.directory, key, bound, MARK)
+        ok(shell, "erase", "user", "-t", "t", "-U", MARK, "--reason", "r")
+        shell("erase", "status")
+        (erased,) = json.loads(ok(shell, "erase", "status", "--all", "--json"))["erasures"]
+        receipt = ok(shell, "erase", "receipt", erased["erasure"])
+        assert (f"\nuser {ann}\n" in receipt, "the way back from the pseudonym too" in receipt) == (True, True)
+        assert not opened(shell.directory, key, bound, MARK)
+        with Views.open(shell.url, settings=Settings()) as views:
+            assert {ann, OTHER} == {view.user for view in views.tenant_sessions("t", status=None)}
+        _, others = _tenant_key_of(shell, bob)
+        assert opened(shell.directory, key, others, OTHER)
+        ok(shell, "erase", "user", "-t", "t", "-U", MARK, "--reason", "once more")
+        shell("erase", "status")
+        assert not opened(shell.directory, key, bound, MARK)
 
 
 def test_a_tenant_that_is_erased_takes_its_pseudonyms_along(shell: Shell) -> None:
