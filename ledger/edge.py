@@ -86,9 +86,6 @@ class Edge:
     def prepare(self, command: c.Command, answer: Answer) -> Pending:
         """Validate, identify, digest and seal. Raises InvalidInput, KeyUnavailable."""
         validate(command, self._rules)
-        return self._prepared(command, answer)
-
-    def _prepared(self, command: c.Command, answer: Answer) -> Pending:
         command_id = command.command_id
         if command_id is None:
             command_id = new_id(self._clock())

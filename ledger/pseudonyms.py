@@ -50,11 +50,11 @@ class PseudonymEdge(Edge):
 
     def prepare(self, command: c.Command, answer: Answer) -> Pending:
         """As `Edge.prepare`, of the same command about the user's pseudonym."""
-        validate(command, self._rules)
+        validate(command, self._rules)  # as it was given; what is made of it is looked at again
         if isinstance(command, c.ReportLeak):
             command = self._of_source(command)
         if not isinstance(command, c.UserCommand) or not command.user or is_pseudonym(command.user):
-            return self._prepared(command, answer)
+            return super().prepare(command, answer)
         user = command.user
         pseudonym = self._pseudonyms.made(command.tenant, user)
         if isinstance(command, c.ImportSession):
@@ -62,7 +62,7 @@ class PseudonymEdge(Edge):
             slot = slot_of_user(command.tenant, pseudonym)
             command = replace(command, session_id=rederived_session_id(command.session_id, slot, digest))
         command = replace(command, user=pseudonym)
-        pending = self._prepared(command, answer)
+        pending = super().prepare(command, answer)
         if type(command) in BY_THE_USER:
             pending.keys += (self._pseudonyms.way_back(command.tenant, pseudonym, user),)
         return pending

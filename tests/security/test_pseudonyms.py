@@ -329,7 +329,7 @@ def test_who_comes_second_takes_the_key_that_stands(either: Vault, service: Memo
     """A process that found no key, and makes one while another one's goes into the vault."""
     mine, other = names_of(either, service), names_of(either, service)
     ann = other.made("acme", "ann")
-    mine._read = lambda *_: None  # type: ignore[method-assign, assignment]  # what it saw before
+    mine._read = lambda *_: None  # type: ignore[method-assign]  # what it saw before
     assert ann == mine.made("acme", "ann")
 
 
