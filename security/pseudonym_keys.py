@@ -30,6 +30,7 @@ from session_ledger.security.tenant_keys import TenantKey, TenantKeyGone, Tenant
 from session_ledger.security.wrapping import Secret
 
 PSEUDONYM_BYTES = 16
+AWAY_S = 5.0  # how long a key service that did not answer is not asked again for names: a page has many of them
 WRAPS_MAX = 3  # tries to store something while its tenant key is being rotated
 _OWN = ""  # whose pseudonym key says that the ledger has pseudonyms: the ledger's own
 
@@ -133,6 +134,7 @@ class VaultPseudonyms(Pseudonyms):
         self._in_use: bool | None = None
         self._look_again_s = 0.0
         self._keys: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._away_until_s: OrderedDict[str, float] = OrderedDict()
         self._users: OrderedDict[_Place, tuple[str, float]] = OrderedDict()
         self._ways: OrderedDict[_Place, WayBack] = OrderedDict()
 
@@ -168,8 +170,13 @@ class VaultPseudonyms(Pseudonyms):
         now_s = self._monotonic_s()
         if found is not None and found[1] > now_s:
             return found[0]
+        if self._away_until_s.get(tenant, 0.0) > now_s:
+            return recorded
         try:
             opened = self._read(tenant, recorded, self._rows.user)
+        except KeyServiceUnavailable:
+            self._keep(self._away_until_s, tenant, self._monotonic_s() + AWAY_S)
+            return recorded
         except KeyUnavailable:
             return recorded
         if opened is None:

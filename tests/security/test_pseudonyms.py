@@ -297,18 +297,24 @@ def test_who_has_no_key_takes_pseudonyms_only() -> None:
 class _Away(MemoryKeyring):
     """A key service that does not answer."""
 
+    asked = 0
+
     def unwrap(self, key_id: str, wrapped: bytes, bound: object) -> bytes:
+        self.asked += 1
         raise KeyServiceUnavailable("away")
 
 
 def test_a_key_service_that_is_away_may_be_asked_again(either: Vault) -> None:
-    """The error stays retriable, and the pseudonym stands where its user would."""
+    """The error stays retriable, and the pseudonym stands where its user would; a page of names asks it once."""
     names_of(either, MemoryKeyring()).begin()
     ann = named(names_of(either, MemoryKeyring()), "ann", "other")
-    away = names_of(either, _Away())
+    service = _Away()
+    away = names_of(either, service)
     with pytest.raises(KeyServiceUnavailable):
         away.recorded_as("other", "ann")
-    assert ann == away.user_of("other", ann)
+    asked = service.asked
+    assert [ann] * 9 == [away.user_of("other", ann) for _ in range(9)]
+    assert asked + 1 == service.asked
 
 
 def test_processes_that_race_agree_on_the_key(tmp_path: Path) -> None:
