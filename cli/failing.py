@@ -40,6 +40,7 @@ _EXIT: tuple[tuple[type[e.SessionLedgerError], int], ...] = (
     (e.FindingNotFound, FINDINGS),
     (e.TooManyFindings, FINDINGS),
     (e.UnderLegalHold, FINDINGS),
+    (e.Forbidden, FINDINGS),
     (e.HoldNotFound, FINDINGS),
     (e.ContentGone, FINDINGS),
     (e.NotErasable, FINDINGS),

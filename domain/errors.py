@@ -174,6 +174,12 @@ class HoldNotFound(SessionLedgerError):
     code = "hold_not_found"
 
 
+class Forbidden(SessionLedgerError):
+    """The principal's role or tenants do not allow it. Says who, what, of which tenant, and what to do."""
+
+    code = "forbidden"
+
+
 class ContentGone(SessionLedgerError):
     """What the command is about was erased, and can not be had again."""
 
@@ -321,6 +327,12 @@ class ContentUnreadable(SessionLedgerError):
     """A ciphertext does not open: wrong key, wrong place, or damaged."""
 
     code = "content_unreadable"
+
+
+class ContentWithheld(ContentUnreadable):
+    """The principal reads structure alone; content is shown by a reveal, which is recorded."""
+
+    code = "content_withheld"
 
 
 class Misconfigured(SessionLedgerError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["Ledger", "Settings", "Views", "__version__"]
+__all__ = ["Ledger", "Principal", "Settings", "Views", "__version__"]
 
 if TYPE_CHECKING:
     from session_ledger.consumers.views import Views
     from session_ledger.ledger.ledger import Ledger
     from session_ledger.ledger.settings import Settings
+    from session_ledger.security.access import Principal
 
 
 def __getattr__(name: str) -> object:
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> object:
         from session_ledger.ledger.ledger import Ledger
 
         return Ledger
+    if name == "Principal":
+        from session_ledger.security.access import Principal
+
+        return Principal
     if name == "Settings":
         from session_ledger.ledger.settings import Settings
 
