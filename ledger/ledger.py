@@ -133,9 +133,9 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMe
     @property
     def itself(self) -> Ledger:
         """The same open ledger as the one who carries out what was asked for, and allowed, before; in the owner's
-        process nothing is asked then. Closing it closes nothing.
+        process nothing is asked then. Closing it closes nothing. Of one that acts for somebody: that one.
         """
-        return self._lent(bare(self._backend))
+        return self if self._borrowed else self._lent(bare(self._backend))
 
     def _lent(self, backend: Backend) -> Ledger:
         return Ledger(
