@@ -37,7 +37,7 @@ def leaves(tree: Command, *path: str) -> Iterator[tuple[str, Command]]:
         yield from leaves(command, *path, name)
 
 
-def _asked(path: str, run: Callable[..., object], **parameters: object) -> object:
+def _asked(path: str, run: Callable[..., object], /, **parameters: object) -> object:
     from session_ledger.security.access import CLI
 
     if CLI[path]:  # else it is about no ledger; one that is in no table is a defect, and does not run

@@ -89,8 +89,7 @@ class CommandServer:
             except OSError:  # closed, or no more file handles for now
                 time.sleep(ACCEPT_PAUSE_S)
                 continue
-            handle = partial(self._handle, self._answering(accepted))
-            connection = _Connection(accepted, handle, self._connections.discard)
+            connection = _Connection(accepted, self._answering, self._handle, self._connections.discard)
             with self._lock:
                 self._connections.add(connection)
                 connection.start()
@@ -134,10 +133,12 @@ class _Connection:
     def __init__(
         self,
         connected: socket.socket,
-        handle: Callable[[Command | str, Callable[[wire.Answered], None]], None],
+        answering: Callable[[socket.socket], Answering],
+        handle: Callable[[Answering, Command | str, Callable[[wire.Answered], None]], None],
         ended: Callable[[_Connection], None],
     ) -> None:
         self._socket = connected
+        self._answering = answering
         self._handle = handle
         self._ended = ended
         self._room = threading.Semaphore(IN_FLIGHT_MAX)
@@ -151,12 +152,15 @@ class _Connection:
 
     def _read(self) -> None:
         try:
+            by = self._answering(
+                self._socket
+            )  # here: a system that is slow to name its users keeps nobody else waiting
             while (frame := wire.read_frame(self._socket)) is not None:
                 number, kind, body = wire.decode_frame(frame)
                 self._room.acquire()
                 answer = partial(self._answer, number, kind)
                 try:
-                    self._handle(wire.decode_request(kind, body), answer)
+                    self._handle(by, wire.decode_request(kind, body), answer)
                 except SessionLedgerError as error:
                     answer(error)
         except (OSError, InvalidInput) as error:

@@ -133,8 +133,10 @@ def test_sql_reveals_to_an_auditor_of_every_tenant(by: As, session: str) -> None
     assert [ME] == [one["revealed_by"] for one in facts(by, "ContentRevealed")]
 
 
-def test_who_is_not_listed_may_nothing(by: As, session: str) -> None:
-    """Commands and reads, whatever tenant; what is about no ledger goes on."""
+def test_who_is_not_listed_may_nothing(by: As, shell: Shell, session: str) -> None:
+    """Commands and reads, whatever tenant; what is about no ledger is theirs to run."""
+    keyring = shell.directory.parent / "other.json"
+    assert 0 == by("owner", "keys", "init", "--path", keyring, user="somebody-else").code
     for command in (("stats",), ("sessions", "list", "-t", "acme"), ("verify",), ("serve",)):
         ran = by("owner", *command, "--json", user="somebody-else", tenants='["*"]')
         assert (1, "forbidden") == (ran.code, ran.json["error"]["code"])

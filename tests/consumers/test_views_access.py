@@ -128,6 +128,9 @@ def test_views_that_act_for_somebody(told: Told) -> None:
         assert 2 == auditor.stats().sessions
         with pytest.raises(Forbidden):
             auditor.acting_as(Principal("ann", "owner"))
+    operator = Principal("ann", "operator", frozenset((OWN,)))
+    with Views.over(told.ledger.log, told.ledger.envelope, principal=operator) as views:
+        assert (1, None) == (views.count(OWN, "u"), views.session(OWN, "u", told.session).title)
     assert 2 == told.views.stats().sessions == auditor.stats().sessions
 
 

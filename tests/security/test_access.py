@@ -35,7 +35,10 @@ from session_ledger.security.access import (
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 OWN, FOREIGN = "acme", "zoo"
 EVERYBODY = "owner operator auditor service"
-WHERE = "security/access.py, docs/security.md (who may do what) and the table of this test"
+WHERE = (
+    "security/access.py, to its row in docs/security.md (who may do what), to the table of this test, and a command also "
+    "to `command` of tests/ledger/test_access.py"
+)
 
 COMMANDS_BY_ROLES = {
     "owner service": """CreateSession UpdateSession AddMessage EndSession ReportError ImportSession ConsumeQuota
