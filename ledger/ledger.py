@@ -99,7 +99,7 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMe
         return cast(R, self._backend.run(command, None))
 
     def submit(self, command: Command) -> Future[Result]:
-        """Queue a command and return a future of its result. Raises Forbidden, InvalidInput, Overloaded, LedgerClosed."""
+        """Queue a command; a future of its result. Raises Forbidden, InvalidInput, Overloaded, LedgerClosed."""
         return self._backend.submit(command)
 
     def asubmit(self, command: Command) -> asyncio.Future[Result]:

@@ -36,8 +36,8 @@ SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 OWN, FOREIGN = "acme", "zoo"
 EVERYBODY = "owner operator auditor service"
 WHERE = (
-    "security/access.py, to its row in docs/security.md (who may do what), to the table of this test, and a command also "
-    "to `command` of tests/ledger/test_access.py"
+    "security/access.py, to its row in docs/security.md (who may do what), to the table of this test, and a command "
+    "also to `command` of tests/ledger/test_access.py"
 )
 
 COMMANDS_BY_ROLES = {
