@@ -18,6 +18,8 @@ from tests.ledger.process import tell
 
 def main(url: str, command_socket: str, uid: int) -> None:
     """Become that user, and try."""
+    with Ledger.open("memory:") as warm:  # whatever is imported late, now
+        warm.create_session("acme", "u")
     os.chdir("/")
     os.setgroups([])
     os.setgid(uid)
