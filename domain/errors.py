@@ -150,6 +150,24 @@ class AgentBusy(SessionLedgerError):
     retriable = True
 
 
+class AuthenticationRefused(SessionLedgerError):
+    """What was presented does not open the session; why, only the recorded fact tells."""
+
+    code = "authentication_refused"
+
+
+class AccessTokenExists(SessionLedgerError):
+    """The session has an access token that opens it."""
+
+    code = "access_token_exists"
+
+
+class NoAccessToken(SessionLedgerError):
+    """The session has no access token."""
+
+    code = "no_access_token"
+
+
 class FindingNotFound(SessionLedgerError):
     """No leakage finding with that id is recorded for this user."""
 
