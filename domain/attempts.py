@@ -45,9 +45,13 @@ class FailedAttempts:
         """Whether an attempt at `now` begins another row."""
         return not self.times or now - self.times[-1] >= ROW_US
 
+    def is_alerted(self, now: int) -> bool:
+        """Whether the row has raised an alert not long ago."""
+        return self.alerted_at is not None and now - self.alerted_at < ROW_US
+
     def calls_for_alert(self, now: int, attempts: int) -> bool:
         """Whether that many attempts more, told at `now`, raise an alert."""
-        if self.alerted_at is not None and now - self.alerted_at < ROW_US:
+        if self.is_alerted(now):
             return False
         recent = [time for time in self.times if now - time < ROW_US]
         return len(recent) + attempts >= ALERT_AT

@@ -20,7 +20,6 @@ from session_ledger.domain.decision import (
     Context,
     Decision,
     NewId,
-    account_head,
     expire,
     live_session,
     nothing_new,
@@ -130,9 +129,10 @@ def authenticate(context: Context, command: Authenticate, prepared: Prepared, no
     failed = context.account.failed
     if failed is None or failed.is_over(now):
         return Decision([], result=succeeded)
-    head = (new_id(), command.tenant, command.user, context.account.version + 1, now, None, None)
-    row = AuthenticationSucceeded(*head, command.session_id, METHOD, failed.count + _uncounted(failed))
-    return Decision([row], result=succeeded)
+    events += _told_first(context.account, now, new_id)
+    head = (new_id(), command.tenant, command.user, context.account.version + 1 + len(events), now, None, None)
+    told = (command.session_id, METHOD, failed.count + _uncounted(failed))
+    return Decision([*events, AuthenticationSucceeded(*head, *told)], result=succeeded)
 
 
 def _why_not(token: AccessToken | None, digest: bytes, now: int) -> str | None:
@@ -176,15 +176,18 @@ def authentication_succeeded(
     failed = context.account.failed
     if failed is None or failed.is_over(now):
         return nothing_new(prepared)
+    events = _told_first(context.account, now, new_id)
+    version = context.account.version + 1 + len(events)
+    head = (command.tenant, command.user, version, now, prepared.command_id, prepared.digest)
     told = (command.session_id, command.method, failed.count + _uncounted(failed))
-    return Decision([AuthenticationSucceeded(*account_head(context, prepared, now, new_id), *told)])
+    return Decision([*events, AuthenticationSucceeded(own_event_id(prepared, new_id), *head, *told)])
 
 
 def _failed(account: Account, failure: Untold, now: int, new_id: NewId) -> Sequence[Event]:
     """The facts of a failed attempt. Of a row that has its alert, one second's are counted and told by one fact."""
     failed = account.failed
     failure.attempts += _uncounted(failed)
-    if failed is not None and len(failed.times) >= ALERT_AT and now - failed.times[-1] < REFUSED_EVERY_US:
+    if failed is not None and failed.is_alerted(now) and now - failed.times[-1] < REFUSED_EVERY_US:
         failed.uncounted = failure
         return ()
     return _told(account, failure, account.version + 1, now, new_id, None, None)
@@ -196,6 +199,13 @@ def told_later(account: Account, version: int, now: int, new_id: NewId) -> Seque
     if failed is None or failed.uncounted is None or now - failed.times[-1] < REFUSED_EVERY_US:
         return ()
     return _told(account, failed.uncounted, version, now, new_id, None, None)
+
+
+def _told_first(account: Account, now: int, new_id: NewId) -> list[Event]:
+    """The facts of what was counted and not told, before what ends the row."""
+    if account.failed is None or account.failed.uncounted is None:
+        return []
+    return _told(account, account.failed.uncounted, account.version + 1, now, new_id, None, None)
 
 
 def _uncounted(failed: FailedAttempts | None) -> int:
