@@ -17,6 +17,7 @@ from session_ledger.ledger.backend import Shards
 from session_ledger.ledger.clocks import machine_clock_us
 from session_ledger.ledger.guard import Guarded, bare
 from session_ledger.ledger.methods import R
+from session_ledger.ledger.methods_access import AccessMethods
 from session_ledger.ledger.methods_agents import AgentMethods
 from session_ledger.ledger.methods_audit import AuditMethods
 from session_ledger.ledger.methods_erasure import ErasureMethods
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from session_ledger.security.port import Envelope
 
 
-class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMethods):
+class Ledger(SessionMethods, AccessMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMethods):
     """A session ledger. Thread-safe; a context manager.
 
     Every command method waits until its events are durable and returns its result, with `partition` and `position`.

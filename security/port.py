@@ -22,8 +22,6 @@ class DataKey(ABC):
 
     key_id: bytes | None
     """16 random bytes; None: sealing is off."""
-    commitment: bytes | None
-    """SHA-256(b"session-ledger key v1" + key_id + key), 32 bytes; None: sealing is off."""
     generation: int
     """1 for the scope's first key; counts up with each rotation."""
     made_because: str
@@ -32,6 +30,11 @@ class DataKey(ABC):
     """The vault holds it. Nothing sealed by a key may be appended before."""
     revoked: bool
     """What it seals was erased: nothing that it has sealed may be appended any more."""
+
+    @property
+    @abstractmethod
+    def commitment(self) -> bytes | None:
+        """SHA-256(b"session-ledger key v1" + key_id + key), 32 bytes; None: sealing is off."""
 
     @abstractmethod
     def seal(self, event_id: bytes, event_type: str, field: str, plaintext: bytes) -> bytes:

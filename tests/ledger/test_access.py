@@ -72,6 +72,10 @@ def command(ledger: Ledger, name: str, tenant: str) -> Command:
         "ReleaseQuota": lambda: whose | _reservation(boss, tenant, user),
         "AcquireAgent": lambda: of_session | {"agent_type": _agent(boss, tenant)[0]},
         "ReleaseAgent": lambda: of_session | _lease(boss, tenant, user, session),
+        "IssueAccessToken": lambda: of_session | {"token_digest": bytes(32)},
+        "RotateAccessToken": lambda: of_session | _token(boss, tenant, user, session) | {"token_digest": b"1" * 32},
+        "Authenticate": lambda: of_session | _token(boss, tenant, user, session),
+        "ReportAuthenticationSuccess": lambda: whose | {"method": "password"},
         "ReportAuthenticationFailure": lambda: whose | {"method": "password", "reason": "expired"},
         "SetQuota": lambda: whose | {"resource": "r", "limit": Decimal(1)},
         "SetUserLimits": lambda: whose | {"max_sessions": 2},
@@ -124,6 +128,12 @@ def _lease(boss: Ledger, tenant: str, user: str, session: bytes) -> dict[str, ob
     kind, agent = _agent(boss, tenant)
     boss.acquire_agent(tenant, user, session, kind)
     return {"agent_id": agent}
+
+
+def _token(boss: Ledger, tenant: str, user: str, session: bytes) -> dict[str, object]:
+    one = c.IssueAccessToken(tenant=tenant, user=user, session_id=session, token_digest=bytes(32))
+    boss.submit(one).result(10)
+    return {"token_digest": bytes(32)}
 
 
 def _hold(boss: Ledger, tenant: str, user: str | None) -> dict[str, object]:

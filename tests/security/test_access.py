@@ -42,7 +42,8 @@ WHERE = (
 
 COMMANDS_BY_ROLES = {
     "owner service": """CreateSession UpdateSession AddMessage EndSession ReportError ImportSession ConsumeQuota
-        CheckQuota ReportQuota ReleaseQuota AcquireAgent ReleaseAgent ReportAuthenticationFailure""",
+        CheckQuota ReportQuota ReleaseQuota AcquireAgent ReleaseAgent IssueAccessToken RotateAccessToken
+        Authenticate ReportAuthenticationFailure ReportAuthenticationSuccess""",
     "owner operator": """SetQuota SetUserLimits SetLimits SetRetention RegisterAgent RetireAgent RotateSessionKey
         EraseSession EraseUser EraseTenant""",
     "owner auditor": """SetLegalHold LiftLegalHold SetTenantHold LiftTenantHold RevealContent RecordAuditRead ReportLeak
@@ -56,7 +57,8 @@ READS_BY_ROLES = {
 }
 CLI_BY_ROLES = {
     ("owner service", "tenant"): """sessions create, sessions message, sessions update, sessions end, sessions error,
-        quota consume, quota check, quota release, agents acquire, agents release, auth failed, export""",
+        quota consume, quota check, quota release, agents acquire, agents release, auth issue, auth rotate,
+        auth check, auth failed, export""",
     ("owner service", "met"): "import",
     ("owner operator", "tenant"): """quota set, limits set, agents register, agents retire, retention set,
         retention sweep, keys rotate session, erase session, erase user, erase tenant""",
