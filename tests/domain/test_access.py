@@ -297,8 +297,8 @@ def test_nothing_is_lost_or_told_twice_and_alerts_come_in_time(steps: list[tuple
         raised = [event for event in events if isinstance(event, AlertRaised)]
         alerts += [event.recorded_at for event in raised]
         recent = [time for time in row if world.now - time < ROW_US]
-        if raised:
-            assert len(recent) >= 3
+        if raised:  # what was counted stands in the row when it was told, up to a second later
+            assert sum(world.now - time < ROW_US + SECOND for time in row) >= 3
         if len(recent) >= 3 and step == "bad":
             since = [time for time in alerts if world.now - time < ROW_US]
             assert since  # the third within ten minutes never passes without an alert in that time
