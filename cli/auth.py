@@ -1,8 +1,8 @@
-"""`session-ledger auth`: failed attempts to authenticate as a user."""
+"""`session-ledger auth`: access tokens of sessions, and failed attempts to authenticate."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,104 @@ from session_ledger.cli.options import (
     User,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Record and list failed attempts to authenticate.")
+if TYPE_CHECKING:
+    from session_ledger.domain.results import AccessTokenSet
+
+app = typer.Typer(no_args_is_help=True, help="Issue, rotate and check access tokens; record and list failed attempts.")
+
+SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
+Ttl = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", show_default=False, help="Such as 8h. Default: as long as the session may live."),
+]
+
+
+@app.command()
+def issue(
+    session: SessionId,
+    user: User,
+    ttl: Ttl = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    url: Url = None,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make an access token for a live session, and show it this once: the ledger keeps only its SHA-256."""
+    from session_ledger.cli.opening import open_ledger
+    from session_ledger.cli.values import seconds_of
+    from session_ledger.security.tokens import new_access_token
+
+    token = new_access_token()
+    with open_ledger(url, take_over) as ledger:
+        result = ledger.issue_access_token(tenant, user, session, token, ttl_s=seconds_of(ttl, "--ttl"))
+    _show(token, result, as_json)
+
+
+@app.command()
+def rotate(
+    session: SessionId,
+    user: User,
+    ttl: Ttl = None,
+    grace: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the replaced one still opens it; 1h at most.")
+    ] = "0",
+    tenant: Tenant = DEFAULT_TENANT,
+    url: Url = None,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replace the access token of a live session by a new one, and show that this once."""
+    from session_ledger.cli.opening import open_ledger
+    from session_ledger.cli.values import seconds_of
+    from session_ledger.security.tokens import new_access_token
+
+    token, lives_s, grace_s = new_access_token(), seconds_of(ttl, "--ttl"), seconds_of(grace, "--grace") or 0
+    with open_ledger(url, take_over) as ledger:
+        result = ledger.rotate_access_token(tenant, user, session, token, ttl_s=lives_s, grace_s=grace_s)
+    _show(token, result, as_json)
+
+
+def _show(token: str, result: AccessTokenSet, as_json: bool) -> None:
+    from session_ledger.cli.answering import document_of
+    from session_ledger.cli.output import say, warn, write_json
+    from session_ledger.consumers.records import as_datetime
+
+    expires_at = as_datetime(result.expires_at)
+    if as_json:
+        write_json(document_of(result) | {"token": token, "expires_at": expires_at})
+        return
+    say(token)
+    warn(f"opens session {result.session_id} until {expires_at:%Y-%m-%d %H:%M:%S} UTC; it is shown this once")
+
+
+@app.command()
+def check(
+    session: SessionId,
+    user: User,
+    ip_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", show_default=False, help="From where; sealed.")
+    ] = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    url: Url = None,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a token, read from standard input, opens the session; that it does not is recorded."""
+    import sys
+
+    from session_ledger.cli.answering import document_of
+    from session_ledger.cli.opening import open_ledger
+    from session_ledger.cli.output import say, write_json
+    from session_ledger.consumers.records import as_datetime
+
+    token = sys.stdin.readline().strip()
+    with open_ledger(url, take_over) as ledger:
+        result = ledger.authenticate(tenant, user, session, token, ip_address=ip_address)
+    expires_at = as_datetime(result.expires_at)
+    if as_json:
+        write_json(document_of(result) | {"expires_at": expires_at})
+        return
+    say(f"the token opens session {result.session_id} of {user} until {expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @app.command()
@@ -75,5 +172,8 @@ def list_failures(
     if not found:
         say("none is recorded")
         return
-    rows = [(f.recorded_at, f.user, f.method, f.reason, f.ip_address or f.unreadable, f.session_id) for f in found]
-    table(("at (UTC)", "user", "method", "reason", "ip address", "session"), rows)
+    rows = [
+        (f.recorded_at, f.user, f.attempts, f.method, f.reason, f.ip_address or f.unreadable, f.session_id)
+        for f in found
+    ]
+    table(("at (UTC)", "user", "attempts", "method", "reason", "ip address", "session"), rows)

@@ -27,7 +27,7 @@ class Measured:
 
 def ledger_writes(directory: Path, callers: int, seconds: float) -> Measured:
     """Each thread adds messages to its own session, one after the other."""
-    with Ledger.open(f"sqlite:{directory}") as ledger:
+    with Ledger.open(f"sqlite:{directory}", principals={}) as ledger:
         sessions = [(f"user-{n}", ledger.create_session("bench", f"user-{n}").session_id) for n in range(callers)]
 
         def caller(number: int) -> Callable[[], object]:

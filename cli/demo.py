@@ -42,10 +42,10 @@ def demo(
 
         task = bar.add_task("visits", total=SESSIONS)
         clock = PortalClock(closes_at=time.time_ns() // 1000)
-        with Ledger.open(url, clock_us=clock) as ledger:
+        with Ledger.open(url, clock_us=clock, principals={}) as ledger:
             durability = ledger.durability
             ran = run(ledger, clock, seed, lambda over: bar.update(task, completed=over))
-    with Views.open(url) as views:
+    with Views.open(url, principals={}) as views:
         stats = views.stats(busiest=8)
     disk = {
         name: sum(p.stat().st_size for p in directory.glob(f"{name}*")) for name in ("log.db", "views.db", "vault.db")

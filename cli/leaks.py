@@ -149,7 +149,7 @@ def _name_imported(place: str, rows: list[dict[str, Any]]) -> None:
     from session_ledger.cli.export_lines import source_id_of
     from session_ledger.cli.opening import settings
     from session_ledger.consumers.views import Views
-    from session_ledger.domain.errors import SessionNotFound
+    from session_ledger.domain.errors import Forbidden, SessionNotFound
 
     if not rows:
         return
@@ -161,7 +161,7 @@ def _name_imported(place: str, rows: list[dict[str, Any]]) -> None:
                     try:
                         view = views.session(row[f"{prefix}tenant"], row[f"{prefix}user"], str(session_id))
                         named = source_id_of(view) if view.status == "imported" else None
-                    except SessionNotFound:  # a finding of structure may be that it is not this user's
+                    except (SessionNotFound, Forbidden):  # a finding may be of a foreign tenant, or not of this user
                         named = None
                 row[f"{prefix}imported_id"] = named
 

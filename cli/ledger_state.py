@@ -310,7 +310,7 @@ def position(url: Url = None, as_json: AsJson = False) -> None:
 
 
 def _show_findings(found: Findings) -> None:
-    from session_ledger.cli.output import clean, say
+    from session_ledger.cli.output import say, say_findings
 
     say(f"{found.records:,} records of the log checked against its rules, the last at")
     _say_places(found.ends)
@@ -320,14 +320,7 @@ def _show_findings(found: Findings) -> None:
     _say_places(found.compared)
     for table, rows in sorted(found.rows.items()):
         say(f"    {table}: {rows:,} rows")
-    if found.ok:
-        say("everything agrees")
-        return
-    say(f"{len(found.findings) + found.more:,} findings:")
-    for finding in found.findings:
-        say(f"  {clean(finding)}")
-    if found.more:
-        say(f"  and {found.more:,} more")
+    say_findings(found)
 
 
 def _say_places(places: Mapping[int, int]) -> None:

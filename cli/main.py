@@ -41,6 +41,8 @@ from session_ledger.cli.failing import (
 )
 from session_ledger.cli.importing import import_chats
 from session_ledger.cli.monitor import monitor
+from session_ledger.cli.permitted import asking
+from session_ledger.cli.revealing import reveal
 from session_ledger.cli.tailing import tail
 from session_ledger.cli.trends import trends
 from session_ledger.domain.errors import SessionLedgerError
@@ -105,6 +107,7 @@ app.command(rich_help_panel=_ASK)(analytics.sql)
 app.command(rich_help_panel=_ASK)(trends)
 app.add_typer(prices.app, name="prices", rich_help_panel=_ASK)
 app.command(rich_help_panel=_ASK)(monitor)
+audit.app.command()(reveal)
 audit.app.command()(leaks.leaks)
 audit.app.command()(leaks.acknowledge)
 app.add_typer(audit.app, name="audit", rich_help_panel=_ASK)
@@ -125,7 +128,9 @@ def run(arguments: list[str]) -> int:
     before_dashes = arguments[: arguments.index("--")] if "--" in arguments else arguments
     as_json = "--json" in before_dashes
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="session-ledger", standalone_mode=False)
+        code = asking(typer.main.get_command(app)).main(
+            args=arguments, prog_name="session-ledger", standalone_mode=False
+        )
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SessionLedgerError as error:

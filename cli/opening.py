@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ def url_of(url: str | None) -> str:
     except Misconfigured as error:
         raise UnusableUrl(str(error)) from error
     directory = place.directory
-    if directory is not None and directory.exists() and not directory.is_dir():
+    if directory is not None and os.path.exists(directory) and not os.path.isdir(directory):
         instead = f"name the directory that it lies in, sqlite:{directory.parent}, or another one"
         raise UnusableUrl(f"{directory} is a file, and a ledger is a directory: {instead}")
     return text
@@ -65,12 +66,15 @@ def open_ledger(url: str | None, take_over: bool = False, *, create: bool = Fals
 
 
 def _must_exist(url: str, chosen: Settings) -> None:
-    """Raises LogUnavailable where there is no ledger, before opening one as its owner would make it."""
-    from session_ledger.ledger.open import open_log
+    """Raises LogUnavailable where there is no ledger, before opening one as its owner would make it.
+
+    A user who can not look leaves that to the owner, whose command socket answers.
+    """
+    from session_ledger.ledger.open import only_by_socket, open_log
     from session_ledger.ledger.url import parse_url
 
     place = parse_url(url)
-    if place.scheme != "memory":
+    if place.scheme != "memory" and not only_by_socket(place.directory, chosen):
         open_log(place, chosen, write=False).close()
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from session_ledger.consumers.findings import Findings
+    from session_ledger.consumers.verify_log import LogFindings
+
 PLAIN_COLUMNS = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _FIXED = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?")  # an id or a time
@@ -206,3 +209,15 @@ def progress(*, quiet: bool = False) -> Progress:
         disable=quiet or not sys.stderr.isatty(),
         transient=True,
     )
+
+
+def say_findings(found: Findings | LogFindings) -> None:
+    """What a check found, a line each."""
+    if found.ok:
+        say("everything agrees")
+        return
+    say(f"{len(found.findings) + found.more:,} findings:")
+    for finding in found.findings:
+        say(f"  {clean(finding)}")
+    if found.more:
+        say(f"  and {found.more:,} more")

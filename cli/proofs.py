@@ -246,7 +246,7 @@ def verify_the_log(
 
 
 def _show(found: LogFindings) -> None:
-    from session_ledger.cli.output import clean, say
+    from session_ledger.cli.output import say, say_findings
 
     say(f"{found.records:,} records read, compared with {sum(found.checkpoints.values()):,} checkpoints, "
         f"{sum(found.kept_outside.values()):,} of them kept outside of the ledger")  # fmt: skip
@@ -262,11 +262,4 @@ def _show(found: LogFindings) -> None:
         say(
             "else, can not be seen. `session-ledger checkpoint --mirror DIR`, DIR copied elsewhere, then --mirror here."
         )
-    if found.ok:
-        say("everything agrees")
-        return
-    say(f"{len(found.findings) + found.more:,} findings:")
-    for finding in found.findings:
-        say(f"  {clean(finding)}")
-    if found.more:
-        say(f"  and {found.more:,} more")
+    say_findings(found)

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-
 
 def who(given: str | None) -> str:
-    """The name that was given, else that of the system's user. Raises InvalidInput where there is neither."""
-    from session_ledger.domain.errors import InvalidInput
+    """The name that was given, else that of the system's user, whatever the environment says."""
+    from session_ledger.ledger.principals import system_user
 
-    if given:
-        return given
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError) as error:
-        raise InvalidInput("--by", "none, and the system knows no name for this user", "must be given") from error
+    return given or system_user()

@@ -6,9 +6,9 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
 
 from session_ledger.consumers.analytics_parts import build_apart, build_part, shares_of
+from session_ledger.consumers.closing import Closing
 from session_ledger.consumers.sole import sole_writer
 from session_ledger.consumers.tail import Tail
 from session_ledger.consumers.wiring import stepped_over
@@ -50,7 +50,7 @@ def open_snapshot(
     return open_latest(analytics_directory(place), memory=memory, threads=threads)
 
 
-class Analytics:
+class Analytics(Closing):
     """The one writer of a ledger's analytics. A context manager; not thread-safe but for `run`'s own threads."""
 
     def __init__(self, url: str, *, settings: Settings | None = None) -> None:
@@ -81,17 +81,6 @@ class Analytics:
     def _open_store(self, generation: Path) -> None:
         self.store = AnalyticsStore(generation, log_id=self._log.log_id, ledger=self._log.name)
         self._publisher = Publisher(self.store, self.directory)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close what was opened. Idempotent."""
-        while self._closing:
-            self._closing.pop()()
 
     def _tail(self) -> Tail:
         logs = [self._log.control, *self._log.partitions]

@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
 from urllib.parse import quote
 
+from session_ledger.consumers.closing import Closing
 from session_ledger.consumers.leaves import LeafTail, Leaves
 from session_ledger.consumers.mirror import Mirror
 from session_ledger.consumers.sole import sole_writer
@@ -45,7 +45,7 @@ LOOK_S = 0.2  # how soon it is seen that a checkpoint is due
 NOTHING_SIGNED = "nothing more is signed; `session-ledger verify --log` says more, and docs/proofs.md what to do"
 
 
-class Checkpointer:
+class Checkpointer(Closing):
     """The one checkpointer of a ledger. A context manager, for use from one thread."""
 
     def __init__(self, url: str, *, settings: Settings | None = None, mirror: Path | None = None) -> None:
@@ -84,17 +84,6 @@ class Checkpointer:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close what was opened. Idempotent."""
-        while self._closing:
-            self._closing.pop()()
 
     def _mirrored(self) -> bool:
         """The mirror holds checkpoints of this ledger."""

@@ -22,7 +22,7 @@ from session_ledger.consumers.erasure_receipt import receipt_of
 from session_ledger.consumers.erasure_store import Erasure, ErasureStore
 from session_ledger.consumers.projector import Projector
 from session_ledger.consumers.tail import Tail
-from session_ledger.domain.errors import LogUnavailable, Misconfigured, SessionLedgerError, UnderLegalHold
+from session_ledger.domain.errors import Forbidden, LogUnavailable, Misconfigured, SessionLedgerError, UnderLegalHold
 from session_ledger.domain.ids import is_pseudonym
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.log.port import Log
@@ -79,7 +79,7 @@ class Eraser:
         self._directory = directory
         self._cached_us = round(cached_s * US_A_SECOND)
         self._clock_us = clock_us
-        self._ledger = ledger
+        self._ledger = None if ledger is None else ledger.itself  # an erasure that stands in the log was allowed
         self._log = log
         self._views = views
         self._projector = Projector(log, codec, views)
@@ -208,6 +208,11 @@ class Eraser:
                 self._ledger.erase_user(erasure.tenant, user, requested_by=erasure.requested_by, reason=erasure.reason)
             except UnderLegalHold:  # set since the views were read
                 kept.append(user)
+            except Forbidden as error:  # another process owns the ledger, and asks who sends what
+                raise LogUnavailable(
+                    f"the users of tenant {erasure.tenant!r} are erased by the ledger's owner, whose service goes on "
+                    f"with it: {error}"
+                ) from error
         self._tail.catch_up()
         self._projector.catch_up()
         for one in self.store.erasures(unfinished=True):

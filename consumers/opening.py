@@ -208,6 +208,7 @@ def authentication_failure_view(row: Row, envelope: Envelope) -> AuthenticationF
         method=row["method"],
         reason=row["reason"],
         ip_address=address,
+        attempts=row["attempts"],
         recorded_at=as_datetime(row["recorded_at"]),
         occurred_at=as_datetime_or_none(row["occurred_at"]),
         partition=row["partition"],

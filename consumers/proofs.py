@@ -7,11 +7,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 from urllib.parse import quote
 from uuid import UUID
 
 from session_ledger.consumers.checkpointer import TREES_FILE
+from session_ledger.consumers.closing import Closing
 from session_ledger.consumers.leaves import Leaves
 from session_ledger.consumers.wiring import stepped_over
 from session_ledger.domain.errors import InvalidInput, KeyUnavailable, LogCorrupt, Misconfigured, SessionNotFound
@@ -39,7 +39,7 @@ def signer_of(directory: Path | None, ledger: str) -> Signer:
     return Signer(directory / KEY_FILE, quote(ledger, safe=""), create=False)
 
 
-class Prover:
+class Prover(Closing):
     """Makes proofs from the log, the stored trees and the signed checkpoints; changes nothing. A context manager."""
 
     def __init__(self, url: str, *, settings: Settings | None = None) -> None:
@@ -64,17 +64,6 @@ class Prover:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close what was opened. Idempotent."""
-        while self._closing:
-            self._closing.pop()()
 
     def partition_of(self, session_id: str) -> int:
         """The partition that a session's id names."""

@@ -119,7 +119,7 @@ class ErrorView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticationFailureView:
-    """A failed attempt to authenticate as a user."""
+    """A failed attempt to authenticate as a user; of a flood, one a second that tells of several."""
 
     tenant: str
     user: str
@@ -127,6 +127,8 @@ class AuthenticationFailureView:
     method: str
     reason: str
     ip_address: str | None
+    attempts: int
+    """The other fields are those of the last."""
     recorded_at: datetime
     occurred_at: datetime | None
     partition: int

@@ -19,7 +19,7 @@ from session_ledger.ledger.ledger import Ledger
 from session_ledger.projections import reading
 
 PAGE_SESSIONS = 500  # read at a time
-BY = "retention"
+BY = "retention"  # or who runs the sweep, where what they do is recorded under their own name
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def sweep(
 
     The eraser destroys the keys after that. Raises what the ledger raises; what was recorded before stays.
     """
-    swept = Swept()
+    swept, by = Swept(), BY if ledger.principal.names_others else ledger.principal.name
     for session in due(views, now, tenant):
         on_session(session)
         if session.held:
@@ -84,7 +84,7 @@ def sweep(
             continue
         reason = f"kept for {session.retention.total_seconds() / 86_400:g} days"
         try:
-            ledger.erase_session(session.tenant, session.user, session.session_id, requested_by=BY, reason=reason)
+            ledger.erase_session(session.tenant, session.user, session.session_id, requested_by=by, reason=reason)
             swept.erased += 1
         except UnderLegalHold:  # set since the views were read
             swept.held += 1

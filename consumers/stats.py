@@ -43,7 +43,9 @@ def read_stats(db: sqlite3.Connection, tenant: str | None, busiest: int, user_of
     ):
         agents.setdefault(agent_type, {})[status] = count
         leases += leased
-    (failures,) = db.execute(f"SELECT count(*) FROM authentication_failures WHERE {_TENANT}", (tenant,)).fetchone()
+    (failures,) = db.execute(
+        f"SELECT coalesce(sum(attempts), 0) FROM authentication_failures WHERE {_TENANT}", (tenant,)
+    ).fetchone()
     positions = dict(db.execute("SELECT partition, min(position) FROM positions GROUP BY 1").fetchall())
     return Stats(
         sessions=sessions,

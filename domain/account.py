@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from session_ledger.domain.attempts import ALERT, FailedAttempts
 from session_ledger.domain.errors import LogCorrupt
 from session_ledger.domain.events import (
+    AccessTokenIssued,
+    AccessTokenRotated,
     AccountEvent,
     AgentRefused,
     AlertRaised,
     AuditRead,
     AuthenticationFailed,
+    AuthenticationSucceeded,
     ContentErased,
     ContentRevealed,
     ErasureRefused,
@@ -44,7 +48,7 @@ from session_ledger.domain.events import (
 )
 from session_ledger.domain.ids import format_id
 from session_ledger.domain.remembered import Remembered, forget_bodies, remember
-from session_ledger.domain.session import Session
+from session_ledger.domain.session import AccessToken, Session
 from session_ledger.domain.windows import Window
 
 REFUSED_EVERY_US = 1_000_000  # at most one fact of refusals a second, a user and resource or agent type
@@ -133,6 +137,8 @@ class Account:
     """Sessions that were erased one by one."""
     erased_at: int | None = None
     """When all of the user was erased, the last time."""
+    failed: FailedAttempts | None = None
+    """To authenticate, in a row."""
 
     @property
     def due_at(self) -> int | None:
@@ -140,12 +146,21 @@ class Account:
         return min((session.due_at for session in self.sessions.values()), default=None)
 
     @property
+    def counting(self) -> dict[tuple[str, str], Quota | RefusedAgents | FailedAttempts]:
+        """Whatever counts refusals that no event tells yet, by kind and name."""
+        failed = {} if self.failed is None else {("authentication", ""): self.failed}
+        quotas = {("quota", name): quota for name, quota in self.quotas.items()}
+        return {**quotas, **{("agents", name): waits for name, waits in self.refused_agents.items()}, **failed}
+
+    @property
     def has_uncounted_refusals(self) -> bool:
         """Whether RecordRefusals would find something, at the latest a second from the last refusal told."""
-        if not self.quotas and not self.refused_agents:
+        if not self.quotas and not self.refused_agents and self.failed is None:
             return False
-        return any(quota.uncounted is not None for quota in self.quotas.values()) or any(
-            waits.uncounted is not None for waits in self.refused_agents.values()
+        return (
+            any(quota.uncounted is not None for quota in self.quotas.values())
+            or any(waits.uncounted is not None for waits in self.refused_agents.values())
+            or (self.failed is not None and self.failed.uncounted is not None)
         )
 
 
@@ -231,6 +246,33 @@ def _key_rotated(account: Account, event: KeyRotated) -> None:
     session.key_id, session.key_generation = event.key_id, event.generation
 
 
+def _token_issued(account: Account, event: AccessTokenIssued) -> None:
+    _session(account, event).access_token = AccessToken(event.token_digest, event.expires_at)
+
+
+def _token_rotated(account: Account, event: AccessTokenRotated) -> None:
+    replaced = (event.replaced_digest, event.replaced_until)
+    _session(account, event).access_token = AccessToken(event.token_digest, event.expires_at, *replaced)
+
+
+def _authentication_failed(account: Account, event: AuthenticationFailed) -> None:
+    _account_event(account, event)
+    if account.failed is None or account.failed.is_over(event.recorded_at):
+        account.failed = FailedAttempts()
+    account.failed.failed(event.recorded_at, event.attempts)
+
+
+def _authentication_succeeded(account: Account, event: AuthenticationSucceeded) -> None:
+    _account_event(account, event)
+    account.failed = None
+
+
+def _alert_raised(account: Account, event: AlertRaised) -> None:
+    _account_event(account, event)
+    if event.kind == ALERT and account.failed is not None:
+        account.failed.alerted_at = event.recorded_at
+
+
 def _error_reported(account: Account, event: ErrorReported) -> None:
     _session(account, event)
 
@@ -294,6 +336,9 @@ def _content_erased(account: Account, event: ContentErased) -> None:
     _account_event(account, event)
     if event.session_id is None:
         forget_bodies(account.commands)
+        if account.failed is not None and account.failed.uncounted is not None:
+            untold = account.failed.uncounted  # its address was sealed by the key that goes
+            untold.key_id = untold.sealed_ip_address = None
         account.erased.clear()
         account.erased_at = event.recorded_at
     else:
@@ -336,13 +381,16 @@ _FOLDS: dict[type[Event], Callable[[Account, Any], None]] = {
     QuotaReleased: _quota_released,
     QuotaThresholdReached: _account_event,
     UserLimitsSet: _user_limits_set,
-    AuthenticationFailed: _account_event,
+    AccessTokenIssued: _token_issued,
+    AccessTokenRotated: _token_rotated,
+    AuthenticationFailed: _authentication_failed,
+    AuthenticationSucceeded: _authentication_succeeded,
     AgentRefused: _agent_refused,
     ContentRevealed: _account_event,
     AuditRead: _account_event,
     LeakFound: _leak_found,
     LeakAcknowledged: _leak_acknowledged,
-    AlertRaised: _account_event,
+    AlertRaised: _alert_raised,
     ContentErased: _content_erased,
     ErasureRefused: _account_event,
     LegalHoldSet: _legal_hold_set,

@@ -14,16 +14,20 @@ from session_ledger.domain.commands import (
     EndSession,
     ExpireSessions,
     ImportSession,
+    IssueAccessToken,
     RegisterAgent,
     ReleaseAgent,
     ReleaseQuota,
     ReportError,
     RetireAgent,
+    RotateAccessToken,
     RotateSessionKey,
     UpdateSession,
 )
 from session_ledger.domain.errors import LogCorrupt
 from session_ledger.domain.events import (
+    AccessTokenIssued,
+    AccessTokenRotated,
     AgentAcquired,
     AgentEvent,
     AgentReleased,
@@ -40,6 +44,7 @@ from session_ledger.domain.events import (
 )
 from session_ledger.domain.ids import format_id, session_text
 from session_ledger.domain.results import (
+    AccessTokenSet,
     AgentChanged,
     AgentLeased,
     MessageRecorded,
@@ -133,6 +138,20 @@ def _rotated(events: Sequence[Event], partition: int, position: int, command_id:
     )
 
 
+def _token(events: Sequence[Event], partition: int, position: int, command_id: str) -> AccessTokenSet:
+    event = next((e for e in events if isinstance(e, AccessTokenIssued | AccessTokenRotated)), None)
+    if event is None:
+        raise LogCorrupt("the events of a repeated command hold none of an access token")
+    return AccessTokenSet(
+        partition=partition,
+        position=position,
+        command_id=command_id,
+        session_id=format_id(event.session_id),
+        version=event.version,
+        expires_at=event.expires_at,
+    )
+
+
 def _imported(events: Sequence[Event], partition: int, position: int, command_id: str) -> SessionImported:
     event = events[-1]
     if not isinstance(event, SessionEvent):
@@ -213,6 +232,8 @@ _RESULTS: dict[type[Command], Callable[[Sequence[Event], int, int, str], Result]
     EndSession: _changed,
     ReportError: _changed,
     RotateSessionKey: _rotated,
+    IssueAccessToken: _token,
+    RotateAccessToken: _token,
     ImportSession: _imported,
     ConsumeQuota: _consumed,
     ReleaseQuota: _given_back,

@@ -14,6 +14,11 @@ from session_ledger.domain.command import Command as Command
 from session_ledger.domain.command import Json as Json
 from session_ledger.domain.command import SessionCommand as SessionCommand
 from session_ledger.domain.command import UserCommand as UserCommand
+from session_ledger.domain.commands_access import Authenticate as Authenticate
+from session_ledger.domain.commands_access import IssueAccessToken as IssueAccessToken
+from session_ledger.domain.commands_access import ReportAuthenticationFailure as ReportAuthenticationFailure
+from session_ledger.domain.commands_access import ReportAuthenticationSuccess as ReportAuthenticationSuccess
+from session_ledger.domain.commands_access import RotateAccessToken as RotateAccessToken
 from session_ledger.domain.commands_audit import AcknowledgeLeak as AcknowledgeLeak
 from session_ledger.domain.commands_audit import RaiseAlert as RaiseAlert
 from session_ledger.domain.commands_audit import RecordAuditRead as RecordAuditRead
@@ -223,18 +228,6 @@ class SetUserLimits(UserCommand):
     max_sessions: int | None = None
     limit_policy: str | None = None
     plan: str | None = None
-
-
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportAuthenticationFailure(UserCommand):
-    """Record a failed attempt to authenticate as this user."""
-
-    method: str
-    reason: str
-    session_id: bytes | None = None
-    ip_address: str | None = None
-    occurred_at: int | None = None
 
 
 # --- agents -------------------------------------------------------------------------------------------------------

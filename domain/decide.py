@@ -12,6 +12,7 @@ from session_ledger.domain.commands import (
     AcknowledgeLeak,
     AcquireAgent,
     AddMessage,
+    Authenticate,
     CheckQuota,
     Command,
     ConsumeQuota,
@@ -21,6 +22,7 @@ from session_ledger.domain.commands import (
     EraseUser,
     ExpireSessions,
     ImportSession,
+    IssueAccessToken,
     LiftLegalHold,
     Prepared,
     RaiseAlert,
@@ -30,16 +32,25 @@ from session_ledger.domain.commands import (
     ReleaseAgent,
     ReleaseQuota,
     ReportAuthenticationFailure,
+    ReportAuthenticationSuccess,
     ReportError,
     ReportLeak,
     ReportQuota,
     RetireAgent,
     RevealContent,
+    RotateAccessToken,
     RotateSessionKey,
     SetLegalHold,
     SetQuota,
     SetUserLimits,
     UpdateSession,
+)
+from session_ledger.domain.decide_access import (
+    authenticate,
+    authentication_failed,
+    authentication_succeeded,
+    issue_access_token,
+    rotate_access_token,
 )
 from session_ledger.domain.decide_agents import acquire_agent, register_agent, release_agent, retire_agent
 from session_ledger.domain.decide_audit import (
@@ -53,7 +64,6 @@ from session_ledger.domain.decide_erasure import erase_session, erase_user, lift
 from session_ledger.domain.decide_import import import_session
 from session_ledger.domain.decide_keys import rotate_session_key
 from session_ledger.domain.decide_quotas import (
-    authentication_failed,
     check_quota,
     consume_quota,
     record_refusals,
@@ -118,7 +128,10 @@ _REMEMBERED: dict[type[Command], Decide] = {
     ConsumeQuota: consume_quota,
     ReleaseQuota: release_quota,
     SetUserLimits: set_user_limits,
+    IssueAccessToken: issue_access_token,
+    RotateAccessToken: rotate_access_token,
     ReportAuthenticationFailure: authentication_failed,
+    ReportAuthenticationSuccess: authentication_succeeded,
     RegisterAgent: register_agent,
     AcquireAgent: acquire_agent,
     ReleaseAgent: release_agent,
@@ -140,6 +153,7 @@ _OF_THE_ERASED: frozenset[type[Command]] = frozenset((EraseSession, EraseUser, S
 
 _NOT_REMEMBERED: dict[type[Command], Decide] = {
     ImportSession: import_session,  # its session id makes it idempotent
+    Authenticate: authenticate,
     CheckQuota: check_quota,
     ReportQuota: report_quota,
     ExpireSessions: expire_sessions,

@@ -1,4 +1,4 @@
-"""Decisions about quotas and the account: set, consume, check, report, release, limits, refusals, failed log-ins."""
+"""Decisions about quotas and the account: set, consume, check, report, release, limits, and what was refused."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from session_ledger.domain.commands import (
     Prepared,
     RecordRefusals,
     ReleaseQuota,
-    ReportAuthenticationFailure,
     ReportQuota,
     SetQuota,
     SetUserLimits,
 )
+from session_ledger.domain.decide_access import told_later
 from session_ledger.domain.decide_agents import agent_refused
-from session_ledger.domain.decision import Context, Decision, NewId, own_event_id, own_seal
+from session_ledger.domain.decision import Context, Decision, NewId, own_event_id
 from session_ledger.domain.errors import (
     InvalidInput,
-    KeyUnavailable,
     QuotaExceeded,
     QuotaNotSet,
     ReservationNotOpen,
     TooManyReservations,
 )
 from session_ledger.domain.events import (
-    AuthenticationFailed,
     Event,
     QuotaConsumed,
     QuotaRefused,
@@ -137,7 +135,7 @@ def _refused(context: Context, resource: str, told: Refusals, version: int, now:
 
 
 def record_refusals(context: Context, command: RecordRefusals, prepared: Prepared, now: int, new_id: NewId) -> Decision:
-    """QuotaRefused and AgentRefused for what was refused, counted and not told, a second after the last one told."""
+    """QuotaRefused, AgentRefused, AuthenticationFailed for what was counted and not told, a second after the last."""
     account, events = context.account, list[Event]()
     for resource, quota in sorted(account.quotas.items()):
         if quota.uncounted is None or now - (quota.last_refused_at or 0) < REFUSED_EVERY_US:
@@ -149,6 +147,7 @@ def record_refusals(context: Context, command: RecordRefusals, prepared: Prepare
             continue
         version = account.version + 1 + len(events)
         events.append(agent_refused(account, agent_type, waits.uncounted, version, now, new_id))
+    events += told_later(account, account.version + 1 + len(events), now, new_id)
     return Decision(events, result=None if events else Recorded(command_id=format_id(prepared.command_id)))
 
 
@@ -229,31 +228,3 @@ def set_user_limits(context: Context, command: SetUserLimits, prepared: Prepared
     head = (command.tenant, command.user, context.account.version + 1, now, prepared.command_id, prepared.digest)
     event_id = own_event_id(prepared, new_id)
     return Decision([UserLimitsSet(event_id, *head, command.max_sessions, command.limit_policy, command.plan)])
-
-
-def authentication_failed(
-    context: Context, command: ReportAuthenticationFailure, prepared: Prepared, now: int, new_id: NewId
-) -> Decision:
-    """AuthenticationFailed in the account's stream."""
-    if command.ip_address is not None and not prepared.sealed:
-        return Decision([], KeyUnavailable("the user's data key is not to be had, so the address can not be sealed"))
-    sealed = own_seal(prepared, new_id)
-    return Decision(
-        [
-            AuthenticationFailed(
-                sealed.event_id,
-                command.tenant,
-                command.user,
-                context.account.version + 1,
-                now,
-                prepared.command_id,
-                prepared.digest,
-                command.occurred_at,
-                command.session_id,
-                command.method,
-                command.reason,
-                sealed.key_id,
-                sealed.fields.get("sealed_ip_address"),
-            )
-        ]
-    )

@@ -53,7 +53,7 @@ class Decision:
     events: list[Event]
     error: SessionLedgerError | None = None
     result: Result | None = None
-    """Only where the command recorded no event: `partition` and `position` are the shard's to fill in."""
+    """Of a command whose answer its events do not tell, and that is not remembered; the shard fills in the place."""
     repeat: tuple[int, int] | None = None
     """(first position, number) of the events that the same command recorded before: read them, call `result_of`."""
 

@@ -6,19 +6,11 @@ unchanged; the ledger did not record it (or says so, in `OutcomeUnknown`).
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-
-class SessionLedgerError(Exception):
-    """Root of the tree. `code` is stable across versions; `command_id` is set where a retry should reuse it."""
-
-    code: ClassVar[str] = "error"
-    retriable: bool = False
-    """Of the class; an instance may say otherwise (a quota's limit that the amount alone is over)."""
-    command_id: str | None = None
-    retry_after_s: float | None = None
-    """Seconds after which a retry can succeed, where that is known."""
-
+from session_ledger.domain.error import SessionLedgerError as SessionLedgerError
+from session_ledger.domain.errors_access import AccessTokenExists as AccessTokenExists
+from session_ledger.domain.errors_access import AuthenticationRefused as AuthenticationRefused
+from session_ledger.domain.errors_access import Forbidden as Forbidden
+from session_ledger.domain.errors_access import NoAccessToken as NoAccessToken
 
 # --- the caller's input -------------------------------------------------------------------------------------------
 
@@ -321,6 +313,12 @@ class ContentUnreadable(SessionLedgerError):
     """A ciphertext does not open: wrong key, wrong place, or damaged."""
 
     code = "content_unreadable"
+
+
+class ContentWithheld(ContentUnreadable):
+    """The principal reads structure alone; content is shown by a reveal, which is recorded."""
+
+    code = "content_withheld"
 
 
 class Misconfigured(SessionLedgerError):

@@ -22,6 +22,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
+from session_ledger.domain.events_access import AccessTokenIssued as AccessTokenIssued
+from session_ledger.domain.events_access import AccessTokenRotated as AccessTokenRotated
+from session_ledger.domain.events_access import AuthenticationFailed as AuthenticationFailed
+from session_ledger.domain.events_access import AuthenticationSucceeded as AuthenticationSucceeded
 from session_ledger.domain.events_audit import AlertRaised as AlertRaised
 from session_ledger.domain.events_audit import AuditRead as AuditRead
 from session_ledger.domain.events_audit import ContentRevealed as ContentRevealed
@@ -258,21 +262,6 @@ class UserLimitsSet(AccountEvent):
 
 @quick
 @dataclass(frozen=True, slots=True)
-class AuthenticationFailed(AccountEvent):
-    """An attempt to authenticate as this user failed."""
-
-    occurred_at: int | None
-    session_id: bytes | None
-    method: str
-    """access_token, password, api_key, or another."""
-    reason: str
-    """bad_credential, expired, unknown_user, or another."""
-    key_id: bytes | None
-    sealed_ip_address: bytes | None
-
-
-@quick
-@dataclass(frozen=True, slots=True)
 class ErrorReported(SessionEvent):
     """Something failed while the session was served."""
 
@@ -360,7 +349,10 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     QuotaReleased,
     QuotaThresholdReached,
     UserLimitsSet,
+    AccessTokenIssued,
+    AccessTokenRotated,
     AuthenticationFailed,
+    AuthenticationSucceeded,
     ErrorReported,
     AgentRegistered,
     AgentAcquired,

@@ -72,6 +72,29 @@ class SessionKeyRotated(Result):
 
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccessTokenSet(Result):
+    """IssueAccessToken, RotateAccessToken. `version`: of the session's stream."""
+
+    session_id: str
+    version: int
+    expires_at: int
+    """Microseconds since the epoch, UTC: from then on the token opens nothing."""
+
+
+@quick
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authenticated(Result):
+    """Authenticate: whose session the token opens, and until when."""
+
+    tenant: str
+    user: str
+    session_id: str
+    expires_at: int
+    """Microseconds since the epoch, UTC."""
+
+
+@quick
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionImported(Result):
     """ImportSession. `added`: messages; 0, and not `created`, where the history was there already."""
 

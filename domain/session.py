@@ -12,6 +12,18 @@ IDLE, TTL = "idle", "ttl"
 SENSITIVE_TTL_MS_MAX = 7 * 86_400_000  # from creation; nothing that is set makes it longer
 
 
+@dataclass(slots=True, frozen=True)
+class AccessToken:
+    """What opens the session for who presents it."""
+
+    digest: bytes
+    """SHA-256."""
+    expires_at: int
+    replaced: bytes | None = None
+    """Of the token before; opens the session until `replaced_until`."""
+    replaced_until: int = 0
+
+
 @dataclass(slots=True)
 class Session:
     """Folded in place. Activity is what SessionCreated, SessionUpdated and MessageAdded record."""
@@ -32,6 +44,7 @@ class Session:
     """Of `key_id`: 1, or what the last KeyRotated says."""
     previous_key_id: bytes | None = None
     """The key before that; what was sealed by it already may still come."""
+    access_token: AccessToken | None = None
 
     @property
     def due_at(self) -> int:

@@ -28,6 +28,7 @@ from session_ledger.domain.shapes import (
     word,
     words,
 )
+from session_ledger.domain.validate_access import ACCESS_CHECKS
 from session_ledger.domain.validate_audit import AUDIT_CHECKS
 from session_ledger.domain.validate_erasure import ERASURE_CHECKS
 from session_ledger.domain.values import amount, check_amount, check_time, time_us
@@ -247,18 +248,6 @@ def _limits(command: c.SetUserLimits | c.SetLimits, rules: Rules) -> None:
         word(command.plan, "plan", rules.id_bytes_max)
 
 
-def _authentication(command: c.ReportAuthenticationFailure, rules: Rules) -> None:
-    user(command, rules)
-    word(command.method, "method", rules.id_bytes_max)
-    word(command.reason, "reason", rules.id_bytes_max)
-    if command.session_id is not None:
-        identifier(command.session_id, "session_id")
-    if command.ip_address is not None:
-        word(command.ip_address, "ip_address", rules.id_bytes_max)
-    if command.occurred_at is not None:
-        check_time(command.occurred_at, "occurred_at")
-
-
 def _register_agent(command: c.RegisterAgent, rules: Rules) -> None:
     tenant(command, rules)
     word(command.agent_type, "agent_type", rules.id_bytes_max)
@@ -332,7 +321,6 @@ _CHECKS: dict[type[c.Command], Callable[[Any, Rules], None]] = {
     c.ReportQuota: _report_quota,
     c.ReleaseQuota: _release_quota,
     c.SetUserLimits: _user_limits,
-    c.ReportAuthenticationFailure: _authentication,
     c.RegisterAgent: _register_agent,
     c.AcquireAgent: _acquire_agent,
     c.ReleaseAgent: _release_agent,
@@ -341,6 +329,7 @@ _CHECKS: dict[type[c.Command], Callable[[Any, Rules], None]] = {
     c.RecordRefusals: user,
     c.SetLimits: _set_limits,
     c.PublishSchema: _publish_schema,
+    **ACCESS_CHECKS,
     **AUDIT_CHECKS,
     **ERASURE_CHECKS,
 }

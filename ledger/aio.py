@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from session_ledger.domain.commands import Command
 from session_ledger.domain.results import Result
 from session_ledger.ledger.methods import Commands
+from session_ledger.ledger.methods_access import AccessMethods
 from session_ledger.ledger.methods_agents import AgentMethods
 from session_ledger.ledger.methods_audit import AuditMethods
 from session_ledger.ledger.methods_erasure import ErasureMethods
@@ -56,13 +57,17 @@ class AsyncLedger:
     report_error = _awaitable(SessionMethods.report_error)
     rotate_session_key = _awaitable(SessionMethods.rotate_session_key)
     import_session = _awaitable(SessionMethods.import_session)
+    issue_access_token = _awaitable(AccessMethods.issue_access_token)
+    rotate_access_token = _awaitable(AccessMethods.rotate_access_token)
+    authenticate = _awaitable(AccessMethods.authenticate)
+    report_authentication_failure = _awaitable(AccessMethods.report_authentication_failure)
+    report_authentication_success = _awaitable(AccessMethods.report_authentication_success)
     set_quota = _awaitable(QuotaMethods.set_quota)
     consume_quota = _awaitable(QuotaMethods.consume_quota)
     check_quota = _awaitable(QuotaMethods.check_quota)
     release_quota = _awaitable(QuotaMethods.release_quota)
     report_quota = _awaitable(QuotaMethods.report_quota)
     set_user_limits = _awaitable(QuotaMethods.set_user_limits)
-    report_authentication_failure = _awaitable(QuotaMethods.report_authentication_failure)
     register_agent = _awaitable(AgentMethods.register_agent)
     acquire_agent = _awaitable(AgentMethods.acquire_agent)
     release_agent = _awaitable(AgentMethods.release_agent)

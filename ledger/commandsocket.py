@@ -1,27 +1,24 @@
 """The command socket: other processes of this machine send their commands to the owner of the ledger.
 
-A Unix socket of mode 0600 beside the ledger's directory (or, where that path is too long for a socket, in a directory
-of this user's under the temporary one). The owner validates and seals: a client needs no key.
+A Unix socket of mode 0600 in the ledger's directory (or, where that path is too long for a socket, in a directory
+of this user's under the temporary one), or where `command_socket` says, for other users of the system too. The owner
+asks the kernel who connects, and answers what that principal may do; it validates and seals: a client needs no key.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import socket
-import stat
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
-from typing import cast
+from typing import Protocol, cast
 
 from session_ledger.domain.commands import Command
 from session_ledger.domain.errors import (
@@ -37,6 +34,7 @@ from session_ledger.domain.results import Result, SessionsExpired
 from session_ledger.domain.validate import Rules, validate
 from session_ledger.ledger import wire
 from session_ledger.ledger.clocks import machine_clock_us
+from session_ledger.ledger.socketplace import SocketPlace
 
 _Answer = Result | list[int] | list[SessionsExpired]
 GONE = "the owner of the ledger has gone away; nothing was recorded: open the ledger again"
@@ -46,44 +44,37 @@ CONNECT_PAUSE_S = 0.05
 ACCEPT_PAUSE_S = 0.1
 HANG_UP_S = 1.0  # for answers to clients that still read
 IN_FLIGHT_MAX = 4096  # commands of one connection; then the owner reads no more of it until it takes its answers
-SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 on Linux, 104 elsewhere
 
 
-def socket_path(directory: Path) -> Path:
-    """Where the owner of the ledger in that directory listens."""
-    path = directory.resolve() / "command.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-        return path
-    name = hashlib.blake2b(os.fsencode(path), digest_size=12).hexdigest()
-    return _temporary_place() / f"{name}.sock"
+class Answering(Protocol):
+    """What answers the requests of one connection."""
 
+    def submit(self, command: Command) -> Future[Result]: ...
 
-def _temporary_place() -> Path:
-    return Path(tempfile.gettempdir()) / f"session-ledger-{os.getuid()}"
+    def positions(self) -> list[int]: ...
+
+    def expire_due(self) -> list[SessionsExpired]: ...
 
 
 class CommandServer:
     """Listens for the owner; commands of one connection are in flight together."""
 
-    def __init__(
-        self,
-        path: Path,
-        submit: Callable[[Command], Future[Result]],
-        others: Mapping[str, Callable[[], list[int] | list[SessionsExpired]]],
-    ) -> None:
-        """`others`: what answers a request that is no command (`wire.POSITIONS`, `wire.EXPIRE`)."""
-        self._path = path
-        self._submit = submit
-        self._others = others
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_place(path)
-        path.unlink(missing_ok=True)  # a leftover: whoever calls this holds the ledger
+    def __init__(self, place: SocketPlace, answering: Callable[[socket.socket], Answering]) -> None:
+        """`answering`: what answers a connection's requests, as its peer may ask them."""
+        self._path = path = place.path
+        self._answering = answering
+        place.make_directory()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
         try:
-            self._listener.bind(str(path))
-        finally:
-            os.umask(mask)
+            path.unlink(missing_ok=True)  # a leftover: whoever calls this holds the ledger
+            mask = os.umask(0o777 & ~place.mode)
+            try:
+                self._listener.bind(str(path))
+            finally:
+                os.umask(mask)
+        except OSError as error:
+            self._listener.close()
+            raise Misconfigured(f"the command socket {path} can not be made: {error.strerror or error}") from error
         self._inode = path.stat().st_ino
         self._listener.listen(64)
         self._closed = False
@@ -98,19 +89,21 @@ class CommandServer:
             except OSError:  # closed, or no more file handles for now
                 time.sleep(ACCEPT_PAUSE_S)
                 continue
-            connection = _Connection(accepted, self._handle, self._connections.discard)
+            connection = _Connection(accepted, self._answering, self._handle, self._connections.discard)
             with self._lock:
                 self._connections.add(connection)
                 connection.start()
                 if self._closed:  # between accepting and this, so that it was not hung up
                     connection.stop_reading()
 
-    def _handle(self, asked: Command | str, answer: Callable[[wire.Answered], None]) -> None:
+    def _handle(self, by: Answering, asked: Command | str, answer: Callable[[wire.Answered], None]) -> None:
         if isinstance(asked, Command):
-            future = self._submit(asked)
+            future = by.submit(asked)
             future.add_done_callback(lambda done: answer(done.exception() or done.result()))
-        elif asked in self._others:
-            answer(self._others[asked]())
+        elif asked == wire.POSITIONS:
+            answer(by.positions())
+        elif asked == wire.EXPIRE:
+            answer(by.expire_due())
         else:
             raise InvalidInput("request", f"unknown kind {asked[:40]!r}", "the owner may be of another version")
 
@@ -140,10 +133,12 @@ class _Connection:
     def __init__(
         self,
         connected: socket.socket,
-        handle: Callable[[Command | str, Callable[[wire.Answered], None]], None],
+        answering: Callable[[socket.socket], Answering],
+        handle: Callable[[Answering, Command | str, Callable[[wire.Answered], None]], None],
         ended: Callable[[_Connection], None],
     ) -> None:
         self._socket = connected
+        self._answering = answering
         self._handle = handle
         self._ended = ended
         self._room = threading.Semaphore(IN_FLIGHT_MAX)
@@ -157,12 +152,15 @@ class _Connection:
 
     def _read(self) -> None:
         try:
+            by = self._answering(
+                self._socket
+            )  # here: a system that is slow to name its users keeps nobody else waiting
             while (frame := wire.read_frame(self._socket)) is not None:
                 number, kind, body = wire.decode_frame(frame)
                 self._room.acquire()
                 answer = partial(self._answer, number, kind)
                 try:
-                    self._handle(wire.decode_request(kind, body), answer)
+                    self._handle(by, wire.decode_request(kind, body), answer)
                 except SessionLedgerError as error:
                     answer(error)
         except (OSError, InvalidInput) as error:
@@ -197,27 +195,18 @@ class _Connection:
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def _check_place(path: Path) -> None:
-    """Raise Misconfigured where others could put a socket of theirs into the directory under the temporary one."""
-    if path.parent != _temporary_place():
-        return
-    status = path.parent.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise Misconfigured(f"{path.parent} is not this user's alone: remove it, or use a shorter directory's name")
-
-
 class CommandClient:
     """A connection to the owner. Thread-safe."""
 
-    def __init__(self, path: Path, not_owner: NotOwner) -> None:
+    def __init__(self, place: SocketPlace, not_owner: NotOwner) -> None:
         """Raises `not_owner` where nobody listens there, not even in a moment (the owner may be starting)."""
-        if path.parent.exists():
-            _check_place(path)
+        if place.path.parent.exists():
+            place.check()
         deadline_s = time.monotonic() + CONNECT_S
         while True:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                self._socket.connect(str(path))
+                self._socket.connect(str(place.path))
                 break
             except OSError as error:
                 self._socket.close()

@@ -70,6 +70,7 @@ class Edge:
             c.CreateSession: self._create_session,
             c.ImportSession: self._import_session,
             c.ReportAuthenticationFailure: self._authentication_failure,
+            c.Authenticate: self._authenticate,
             c.EraseSession: self._erasure,
             c.EraseUser: self._erase_user,
             c.EraseTenant: self._erasure,
@@ -206,6 +207,16 @@ class Edge:
         account = self._account_key(command)
         sealed, size = self._texts(account, AuthenticationFailed, ip_address=command.ip_address)
         return c.Prepared(command, command_id, account.digest(body), (sealed,)), (account,), size
+
+    def _authenticate(self, command: c.Authenticate, command_id: bytes, body: bytes) -> Made:
+        """Makes no key: whoever asks may have guessed the user."""
+        account = None
+        if command.ip_address is not None:
+            account = self._envelope.account_key(command.tenant, command.user)
+        if account is None:
+            return c.Prepared(command, command_id, b""), (), EVENT_OVERHEAD_BYTES
+        sealed, size = self._texts(account, AuthenticationFailed, ip_address=command.ip_address)
+        return c.Prepared(command, command_id, b"", (sealed,)), (account,), size
 
     def _import_session(self, command: c.ImportSession, command_id: bytes, body: bytes) -> Made:
         key = self._envelope.session_key(command.tenant, command.user, command.session_id, create=True)

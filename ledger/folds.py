@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from session_ledger.domain.account import Account, AgentRefusals, Refusals, evolve_account
 from session_ledger.domain.agents import AgentPool, evolve_agents
+from session_ledger.domain.attempts import Untold
 from session_ledger.domain.commands import Prepared, RegisterAgent, SessionCommand, UserCommand
 from session_ledger.domain.control import TenantSettings
 from session_ledger.domain.decide import Context, Decision, decide
@@ -251,22 +252,19 @@ class PartitionFolds:
             for record in records:
                 self._replay(record)
             self.maintain(idle=False)
-        for key, name, told_later in refusals:
-            account = self.account(key)
-            refused = account.quotas if isinstance(told_later, Refusals) else account.refused_agents
-            counting = refused.get(name)
+        for key, place, told_later in refusals:
+            counting = self.account(key).counting.get(place)
             if counting is not None and counting.uncounted is None:
-                counting.uncounted = told_later
+                counting.uncounted = told_later  # counted in the same place
                 self.uncounted[key] = None
 
-    def _uncounted_refusals(self) -> list[tuple[AccountKey, str, Refusals | AgentRefusals]]:
+    def _uncounted_refusals(self) -> list[tuple[AccountKey, tuple[str, str], Refusals | AgentRefusals | Untold]]:
         """Refusals that were counted and stand in no event: they outlive the states that are dropped."""
         return [
-            (key, name, counting.uncounted)
+            (key, place, counting.uncounted)
             for key in self.uncounted
             if (account := self._young.get(key) or self._old.get(key)) is not None
-            for refused in (account.quotas, account.refused_agents)
-            for name, counting in refused.items()
+            for place, counting in account.counting.items()
             if counting.uncounted is not None
         ]
 

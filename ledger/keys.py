@@ -50,7 +50,9 @@ def open_envelope(
     `recorded`: the log holds events already, so their vault must be there. Raises Misconfigured, KeyUnavailable.
     """
     if settings.encryption == "none":
-        envelope: Envelope = NoEnvelope(LockedPseudonyms() if _has_pseudonyms(directory, readonly) else None)
+        envelope: Envelope = NoEnvelope(
+            LockedPseudonyms("sealing is off here") if has_pseudonyms(directory, readonly=readonly) else None
+        )
         return envelope, envelope.close
     if directory is None:
         envelope = _sealing(ledger_name, MemoryVault(), MemoryKeyring(), settings, clock_us)
@@ -82,7 +84,7 @@ def recorded_as(directory: Path | None, ledger_name: str, settings: Settings, te
 
     Raises KeyUnavailable where the ledger has pseudonyms, the user is no pseudonym, and its keys do not open here.
     """
-    if is_pseudonym(user) or not _has_pseudonyms(directory, readonly=True):
+    if is_pseudonym(user) or not has_pseudonyms(directory):
         return user
     try:
         envelope, close = open_envelope(directory, ledger_name, settings, readonly=True)
@@ -94,7 +96,7 @@ def recorded_as(directory: Path | None, ledger_name: str, settings: Settings, te
         close()
 
 
-def _has_pseudonyms(directory: Path | None, readonly: bool) -> bool:
+def has_pseudonyms(directory: Path | None, *, readonly: bool = True) -> bool:
     """Whether a vault is there and says that the ledger has pseudonyms; it is not asked for a key.
 
     Raises Misconfigured, KeyUnavailable; not for a reader, who may be kept from the vault.

@@ -15,12 +15,16 @@ from session_ledger.domain.ids import new_id
 from session_ledger.domain.results import Result, SessionsExpired
 from session_ledger.ledger.backend import Shards
 from session_ledger.ledger.clocks import machine_clock_us
+from session_ledger.ledger.guard import Guarded, bare
 from session_ledger.ledger.methods import R
+from session_ledger.ledger.methods_access import AccessMethods
 from session_ledger.ledger.methods_agents import AgentMethods
 from session_ledger.ledger.methods_audit import AuditMethods
 from session_ledger.ledger.methods_erasure import ErasureMethods
 from session_ledger.ledger.methods_quotas import QuotaMethods
 from session_ledger.ledger.methods_sessions import SessionMethods
+from session_ledger.ledger.principals import system_user
+from session_ledger.security.access import OWNER, Over, Principal, Right
 
 if TYPE_CHECKING:
     from session_ledger.ledger.aio import AsyncLedger
@@ -30,12 +34,12 @@ if TYPE_CHECKING:
     from session_ledger.security.port import Envelope
 
 
-class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMethods):
+class Ledger(SessionMethods, AccessMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMethods):
     """A session ledger. Thread-safe; a context manager.
 
     Every command method waits until its events are durable and returns its result, with `partition` and `position`.
-    All raise: InvalidInput (nothing was sent), Overloaded, NotOwner, AppendFailed (nothing was recorded; retriable),
-    OutcomeUnknown (repeat with the `command_id` of the error), and the errors that each names.
+    All raise: Forbidden, InvalidInput (nothing was sent), Overloaded, NotOwner, AppendFailed (nothing was recorded;
+    retriable), OutcomeUnknown (repeat with the `command_id` of the error), and the errors that each names.
 
     `command_id` (a UUIDv7) makes a command safe to repeat for ten minutes: the first outcome is answered again.
     """
@@ -48,9 +52,12 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMe
         durability: str,
         close_timeout_s: float,
         clock_us: Callable[[], int],
+        *,
+        borrowed: bool = False,
     ) -> None:
-        """Use `Ledger.open`."""
+        """Use `Ledger.open`, or `acting_as` of an open one (then it is `borrowed`, and closes nothing)."""
         self._backend: Backend = backend
+        self._borrowed = borrowed
         self.url = url
         self.name = name
         self.durability = durability
@@ -66,6 +73,7 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMe
         settings: Settings | None = None,
         take_over: bool = False,
         clock_us: Callable[[], int] | None = None,
+        principal: Principal | None = None,
         **options: object,
     ) -> Ledger:
         """Open a ledger for commands, and create it where there is none.
@@ -73,13 +81,15 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMe
         `url`: ``sqlite:DIR``, ``kafka://HOST:PORT[,HOST:PORT]/NAME?partitions=8&replica=DIR`` or ``memory:``; None:
         that of the settings. This process becomes the owner; where another is, commands go to it through its socket.
         `take_over` fences the other owner off. `options` are fields of `Settings` to set for this ledger. `clock_us`
-        gives microseconds since the epoch, UTC; None: this machine's clock.
+        gives microseconds since the epoch, UTC; None: this machine's clock. `principal`: who does what is done with it;
+        None: the system's user, as the settings' `principals` say.
 
-        Raises Misconfigured, LogUnavailable, LogTooNew, LogCorrupt, NotOwner (naming the holder), ClockUnreliable.
+        Raises Misconfigured, LogUnavailable, LogTooNew, LogCorrupt, NotOwner (naming the holder), ClockUnreliable,
+        Forbidden for a user who is no principal where there are some.
         """
         from session_ledger.ledger.open import open_ledger  # the place of wiring; imported late: it costs start-up time
 
-        return open_ledger(cls, url, settings, take_over, clock_us or machine_clock_us, options)
+        return open_ledger(cls, url, settings, take_over, clock_us or machine_clock_us, options, principal)
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -90,7 +100,7 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMe
         return cast(R, self._backend.run(command, None))
 
     def submit(self, command: Command) -> Future[Result]:
-        """Queue a command and return a future of its result. Raises InvalidInput, Overloaded, LedgerClosed."""
+        """Queue a command; a future of its result. Raises Forbidden, InvalidInput, Overloaded, LedgerClosed."""
         return self._backend.submit(command)
 
     def asubmit(self, command: Command) -> asyncio.Future[Result]:
@@ -107,22 +117,54 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMe
     @property
     def is_owner(self) -> bool:
         """Whether this process owns the ledger; False: another one does, and commands go to it."""
-        return isinstance(self._backend, Shards)
+        return isinstance(bare(self._backend), Shards)
+
+    @property
+    def principal(self) -> Principal:
+        """Who does what is done with it. Where no principals are set: the system's user, an owner of every tenant."""
+        return self._backend.principal if isinstance(self._backend, Guarded) else Principal(system_user(), OWNER)
+
+    def acting_as(self, principal: Principal) -> Ledger:
+        """The same open ledger with that principal's rights, for a service whose callers are principals of their own.
+
+        Closing it closes nothing. Of one that acts for somebody already: what both may.
+        """
+        return self._lent(Guarded(self._backend if self._borrowed else bare(self._backend), principal))
+
+    @property
+    def itself(self) -> Ledger:
+        """The same open ledger as the one who carries out what was asked for, and allowed, before; in the owner's
+        process nothing is asked then. Closing it closes nothing. Of one that acts for somebody: that one.
+        """
+        return self if self._borrowed else self._lent(bare(self._backend))
+
+    def _lent(self, backend: Backend) -> Ledger:
+        return Ledger(
+            backend, self.url, self.name, self.durability, self._close_timeout_s, self._clock_us, borrowed=True
+        )
 
     @property
     def log(self) -> Log:
-        """The open log, for consumers in this process (`Views.over`). Raises NotOwner where another process owns it."""
+        """The open log, for consumers in this process (`Views.over`).
+
+        Raises NotOwner where another process owns it, Forbidden where it acts for who may not read all of it.
+        """
+        if self._borrowed:
+            self.principal.require(Right.READ_STRUCTURE, None, "read the log", Over.LEDGER)
         return self._own().log
 
     @property
     def envelope(self) -> Envelope:
         """What opens the log's sealed fields, likewise."""
+        if self._borrowed:
+            self.principal.require(Right.READ_CONTENT, None, "open content", Over.LEDGER)
         return self._own().envelope
 
     def _own(self) -> Shards:
-        if not isinstance(self._backend, Shards):
+        backend = bare(self._backend)
+        if not isinstance(backend, Shards):
             raise NotOwner(f"{self.url} is owned by another process: open its log for reading instead")
-        return self._backend
+        return backend
 
     def positions(self) -> list[int]:
         """The acknowledged position of each partition, the control log's last: all that is answered is at or below."""
@@ -137,6 +179,8 @@ class Ledger(SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMe
 
         Raises LedgerClosed naming how many commands were not served in time; each was answered, none was recorded.
         """
+        if self._borrowed:
+            return
         left = self._backend.close(self._close_timeout_s if timeout_s is None else timeout_s)
         if left:
             raise LedgerClosed(f"closed with {left} commands not served in time; nothing of them was recorded")

@@ -15,16 +15,14 @@ from session_ledger.ledger.methods import (
     Amount,
     Commands,
     Id,
-    Time,
     optional_id,
     optional_ms,
-    optional_us,
     whole_ms,
 )
 
 
 class QuotaMethods(Commands):
-    """Quotas of users; limits of users, plans and tenants; failed authentication."""
+    """Quotas of users; limits of users, plans and tenants."""
 
     def set_quota(
         self,
@@ -118,31 +116,6 @@ class QuotaMethods(Commands):
             max_sessions=max_sessions,
             limit_policy=limit_policy,
             plan=plan,
-            command_id=optional_id(command_id, "command_id"),
-        )
-        return self._run(command, r.Recorded)
-
-    def report_authentication_failure(
-        self,
-        tenant: str,
-        user: str,
-        *,
-        method: str,
-        reason: str,
-        session_id: Id | None = None,
-        ip_address: str | None = None,
-        occurred_at: Time = None,
-        command_id: Id | None = None,
-    ) -> r.Recorded:
-        """Record a failed attempt to authenticate as this user."""
-        command = c.ReportAuthenticationFailure(
-            tenant=tenant,
-            user=user,
-            method=method,
-            reason=reason,
-            session_id=optional_id(session_id, "session_id"),
-            ip_address=ip_address,
-            occurred_at=optional_us(occurred_at),
             command_id=optional_id(command_id, "command_id"),
         )
         return self._run(command, r.Recorded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -9,24 +11,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from session_ledger.domain.commands import PublishSchema
-from session_ledger.domain.errors import Misconfigured, NotOwner, Overloaded
-from session_ledger.domain.results import Result, SessionsExpired
-from session_ledger.ledger import wire
-from session_ledger.ledger.backend import Remote, Shards
-from session_ledger.ledger.commandsocket import CommandClient, CommandServer, socket_path
+from session_ledger.domain.errors import Forbidden, Misconfigured, NotOwner, Overloaded
+from session_ledger.domain.results import Result
+from session_ledger.ledger.backend import Backend, Remote, Shards
+from session_ledger.ledger.commandsocket import Answering, CommandClient, CommandServer
 from session_ledger.ledger.control import ControlFolds
 from session_ledger.ledger.folds import PartitionFolds
+from session_ledger.ledger.guard import Guarded, Refused
 from session_ledger.ledger.keys import open_envelope as open_envelope
 from session_ledger.ledger.log.port import Log
+from session_ledger.ledger.principals import assert_peers_are_told, own_principal, peer_of, principals_of
 from session_ledger.ledger.pseudonyms import open_edge
 from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.shard import Shard
+from session_ledger.ledger.socketplace import socket_place
 from session_ledger.ledger.statefile import StateFile
 from session_ledger.ledger.url import LedgerUrl, parse_url
 from session_ledger.schemas.codec import Codec
 from session_ledger.schemas.library import Library
 from session_ledger.schemas.registry import Registry, register
+from session_ledger.security.access import Principal
 
 if TYPE_CHECKING:
     from session_ledger.ledger.ledger import Ledger
@@ -101,12 +106,24 @@ def open_ledger(
     take_over: bool,
     clock_us: Callable[[], int],
     options: Mapping[str, object],
+    principal: Principal | None = None,
 ) -> Ledger:
     """Open as the owner; where another process is the owner, as its client."""
     chosen = open_settings(settings, options)
     url = chosen.url if url is None else url
     place = parse_url(url)
     directory = place.directory
+    if principal is None and chosen.principals:
+        principal = own_principal(chosen)
+
+    def facade(backend: Backend, name: str, durability: str) -> Ledger:
+        guarded = backend if principal is None else Guarded(backend, principal)
+        return cls(guarded, url, name, durability, chosen.close_timeout_s, clock_us)
+
+    if only_by_socket(directory, chosen):
+        assert directory is not None
+        out_of_reach = NotOwner(f"{directory} is not this user's to enter, and nobody listens at its command socket")
+        return facade(Remote(_client(directory, chosen, out_of_reach)), chosen.name or "", REMOTE_DURABILITY)
     if directory is not None:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -120,7 +137,7 @@ def open_ledger(
         opened = _log_or_client(place, chosen, take_over)
         if isinstance(opened, CommandClient):
             close_registry()
-            return cls(Remote(opened), url, chosen.name or "", REMOTE_DURABILITY, chosen.close_timeout_s, clock_us)
+            return facade(Remote(opened), chosen.name or "", REMOTE_DURABILITY)
         log = opened
         try:
             if registry is not None and ids is None:
@@ -132,7 +149,24 @@ def open_ledger(
     except BaseException:
         close_registry()
         raise
-    return cls(backend, url, log.name, log.durability, chosen.close_timeout_s, clock_us)
+    return facade(backend, log.name, log.durability)
+
+
+def only_by_socket(directory: Path | None, settings: Settings) -> bool:
+    """Whether this process can not use the ledger's directory, and the owner's socket is set to stand elsewhere."""
+    if directory is None or settings.command_socket is None:
+        return False
+    try:
+        directory.lstat()
+    except FileNotFoundError:
+        return False  # this process may be the one that makes it
+    except OSError:
+        return True
+    return not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _client(directory: Path, settings: Settings, not_owner: NotOwner) -> CommandClient:
+    return CommandClient(socket_place(directory, settings.command_socket), not_owner)
 
 
 def _log_or_client(place: LedgerUrl, settings: Settings, take_over: bool) -> Log | CommandClient:
@@ -148,7 +182,7 @@ def _log_or_client(place: LedgerUrl, settings: Settings, take_over: bool) -> Log
             if place.directory is None:
                 raise
             try:
-                return CommandClient(socket_path(place.directory), not_owner)
+                return _client(place.directory, settings, not_owner)
             except NotOwner:
                 if time.monotonic() > deadline_s:
                     raise
@@ -190,11 +224,7 @@ def _own(
         backend = Shards(log, envelope, edge, started[1:], control, clock_us, closing)
         _publish_schemas(backend, codec.library, control_folds)
         if directory is not None:
-            requests: dict[str, Callable[[], list[int] | list[SessionsExpired]]] = {
-                wire.POSITIONS: backend.positions,
-                wire.EXPIRE: backend.expire_due,
-            }
-            server = CommandServer(socket_path(directory), backend.submit, requests)
+            server = _listening(backend, directory, settings)
             closing.insert(0, server.close)
     except BaseException:
         for shard in started:
@@ -203,6 +233,25 @@ def _own(
             close()
         raise
     return backend
+
+
+def _listening(backend: Shards, directory: Path, settings: Settings) -> CommandServer:
+    """The command socket; where there are principals, each connection is answered as its peer may ask."""
+    known = principals_of(settings)
+    place = socket_place(directory, settings.command_socket, shared=bool(known.by_user))
+    if not known.by_user:
+        return CommandServer(place, lambda connection: backend)
+    assert_peers_are_told()
+
+    def answering(connection: socket.socket) -> Answering:
+        try:
+            return Guarded(backend, known.of(peer_of(connection)))
+        except Forbidden as error:
+            return Refused(str(error))
+        except OSError as error:  # it has gone already, or the system does not tell
+            return Refused(f"who connects can not be told: {error}")
+
+    return CommandServer(place, answering)
 
 
 def _publish_schemas(backend: Shards, library: Library, control: ControlFolds) -> None:

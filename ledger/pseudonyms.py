@@ -23,12 +23,13 @@ from session_ledger.security.pseudonym_keys import VaultPseudonyms
 BY_THE_USER = frozenset(
     (
         *(c.CreateSession, c.ImportSession, c.UpdateSession, c.AddMessage, c.EndSession, c.ReportError),
-        *(c.SetQuota, c.ConsumeQuota, c.ReleaseQuota, c.SetUserLimits, c.ReportAuthenticationFailure),
-        *(c.AcquireAgent, c.ReleaseAgent),
+        *(c.SetQuota, c.ConsumeQuota, c.ReleaseQuota, c.SetUserLimits, c.ReportAuthenticationSuccess),
+        *(c.AcquireAgent, c.ReleaseAgent, c.IssueAccessToken, c.RotateAccessToken),
     )
 )
 """What a user does, or what is done to serve one: recording it makes the way back. What is recorded about a user (an
-erasure, a hold, the reading of an audit) does not: it would bring back the way that an erasure destroyed."""
+erasure, a hold, the reading of an audit, an attempt to be that user which failed) does not: it would bring back the way
+that an erasure destroyed."""
 
 
 class PseudonymEdge(Edge):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,10 +16,30 @@ from pydantic_settings import (
 
 from session_ledger.domain.errors import Misconfigured
 from session_ledger.domain.validate import Rules
+from session_ledger.security.access import EVERY_TENANT
 
 CONFIG_VARIABLE = "SESSION_LEDGER_CONFIG"
 CONFIG_FILE = "session-ledger.toml"
 REGISTRY_OPTIONS = frozenset(("user", "password", "token", "ca_file", "cert_file", "key_file", "timeout_s"))
+
+
+class PrincipalSettings(BaseModel):
+    """What a user of the system may do; see `security.access`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    role: Literal["owner", "operator", "auditor", "service"]
+    tenants: tuple[str, ...] = Field(min_length=1)
+    """Where the role counts; `["*"]`: in every tenant."""
+
+    @field_validator("tenants")
+    @classmethod
+    def _named(cls, tenants: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in tenants:
+            raise ValueError("a tenant has a name")
+        if EVERY_TENANT in tenants and len(tenants) > 1:
+            raise ValueError(f"{EVERY_TENANT!r} means every tenant: it stands alone")
+        return tenants
 
 
 class Settings(BaseSettings):
@@ -36,6 +56,14 @@ class Settings(BaseSettings):
     """The ledger that commands use when none is named."""
     name: str | None = None
     """The name of a new ledger (it enters every seal and never changes); None: the directory's name or the topic's."""
+
+    principals: dict[str, PrincipalSettings] = Field(default_factory=dict)
+    """Who may do what, by the system's user name; none: whoever reaches the ledger's files may do everything."""
+    command_socket: Path | None = None
+    """Where the owner listens for the commands of others; None: in the ledger's directory, for its own user alone.
+
+    Elsewhere, and where `principals` are set, any user of the system may connect, and is answered by role.
+    """
 
     encryption: Literal["local", "none"] = "local"
     """`local`: a keyring file and a vault beside the ledger. `none`: content stands in the log as plaintext."""
@@ -100,6 +128,13 @@ class Settings(BaseSettings):
     """URL of a schema registry (Confluent's interface): records are written in its form. Readers take both forms."""
     schema_registry_client: dict[str, str | float] = Field(default_factory=dict, repr=False)
     """How to reach it: `user`, `password`, or `token`; `ca_file`, `cert_file`, `key_file`; `timeout_s`."""
+
+    @field_validator("principals")
+    @classmethod
+    def _of_users(cls, principals: dict[str, PrincipalSettings]) -> dict[str, PrincipalSettings]:
+        if "" in principals:
+            raise ValueError("a principal has the name of a user of the system")
+        return principals
 
     @field_validator("schema_registry_client")
     @classmethod

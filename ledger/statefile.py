@@ -31,7 +31,7 @@ from session_ledger.security.files import create_private
 
 T = TypeVar("T")
 LIVE = "live"
-FOLD_VERSION = 8  # raise it whenever evolve or a state's shape changes: old files are then rebuilt
+FOLD_VERSION = 9  # raise it whenever evolve or a state's shape changes: old files are then rebuilt
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;

@@ -103,6 +103,7 @@ CREATE TABLE authentication_failures (
     event_id BLOB NOT NULL,
     key_id BLOB,
     sealed_ip_address BLOB,
+    attempts INTEGER NOT NULL,      -- that the row tells of; the rest is of the last
     PRIMARY KEY (tenant, user, position)
 ) STRICT, WITHOUT ROWID;
 """

@@ -13,6 +13,8 @@ from typing import Any
 
 from session_ledger.domain.errors import LogCorrupt
 from session_ledger.domain.events import (
+    AccessTokenIssued,
+    AccessTokenRotated,
     AuthenticationFailed,
     ContentErased,
     ErrorReported,
@@ -186,7 +188,7 @@ def _evicted(batch: _Batch, position: int, event: SessionEvicted) -> None:
     change.end = (EVICTED, event.recorded_at, None, "evicted", "system", event.replaced_by)
 
 
-def _rotated(batch: _Batch, position: int, event: KeyRotated) -> None:
+def _noted(batch: _Batch, position: int, event: KeyRotated | AccessTokenIssued | AccessTokenRotated) -> None:
     batch.change(position, event)  # its version counts; by which key a field is sealed stands beside the field
 
 
@@ -225,6 +227,7 @@ def _failed(batch: _Batch, position: int, event: AuthenticationFailed) -> None:
             event.event_id,
             event.key_id,
             event.sealed_ip_address,
+            event.attempts,
         )
     )
 
@@ -241,7 +244,9 @@ _GATHER: dict[type[Event], _Gather] = {
     SessionEnded: _ended,
     SessionExpired: _expired,
     SessionEvicted: _evicted,
-    KeyRotated: _rotated,
+    KeyRotated: _noted,
+    AccessTokenIssued: _noted,
+    AccessTokenRotated: _noted,
     ErrorReported: _error,
     AuthenticationFailed: _failed,
     ContentErased: _erased,
@@ -252,7 +257,7 @@ class SessionsProjection:
     """Tables sessions, session_content, messages, session_errors and authentication_failures."""
 
     name = "sessions"
-    version = 2
+    version = 3
     ddl = DDL
     tables = TABLES
 
@@ -304,7 +309,7 @@ def _write(db: sqlite3.Connection, batch: _Batch) -> None:
     if batch.errors:
         db.executemany(f"INSERT INTO session_errors VALUES ({', '.join('?' * 12)})", batch.errors)
     if batch.failures:
-        db.executemany(f"INSERT INTO authentication_failures VALUES ({', '.join('?' * 12)})", batch.failures)
+        db.executemany(f"INSERT INTO authentication_failures VALUES ({', '.join('?' * 13)})", batch.failures)
     for position, event in batch.erasures:  # at last: each looks at positions, and nothing of an erased session follows
         erase(db, position, event)
 

@@ -80,6 +80,7 @@ class VaultEnvelope(Envelope):
         self._keys: OrderedDict[Scope, SealingKey] = OrderedDict()
         self._lock = threading.Lock()
         self._nonces = Nonces()
+        self._nonce = self._nonces.take  # one bound method for all keys: each would be another object
         self._places = Places()
         self._tenants = TenantKeys(
             ledger,
@@ -282,7 +283,7 @@ class VaultEnvelope(Envelope):
             stored.key_id,
             found.key,
             durable=True,
-            nonce=self._nonces.take,
+            nonce=self._nonce,
             places=self._places,
             generation=stored.generation,
             made_because=RESUMED,
@@ -320,13 +321,13 @@ class VaultEnvelope(Envelope):
             os.urandom(KEY_ID_BYTES),
             Secret(os.urandom(KEY_BYTES)),
             durable=False,
-            nonce=self._nonces.take,
+            nonce=self._nonce,
             places=self._places,
             generation=generation,
             made_because=reason,
             digest_key=digest_key,
         )
-        key.wrapping = tenant_key.wrap(self._nonces.take(), key.secret(), wrapping_data(scope_bytes, key.key_id))
+        key.wrapping = tenant_key.wrap(self._nonce(), key.secret(), wrapping_data(scope_bytes, key.key_id))
         now_s = self._monotonic_s()
         key.until_s = min(now_s + self._cached_s, tenant_key.until_s)
         if self._age_max_us is not None and scope.session_id:

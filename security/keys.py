@@ -63,12 +63,11 @@ class SealingKey(DataKey):
     """
 
     __slots__ = (
-        "_aes", "_digest_key", "_key", "_nonce", "_places", "_seals", "_tail", "commitment", "durable",
+        "_aes", "_digest_key", "_key", "_nonce", "_places", "_seals", "_tail", "durable",
         "generation", "key_id", "made_because", "revoked", "scope", "scope_bytes", "until_s", "used", "wrapping",
     )  # fmt: skip
 
     key_id: bytes
-    commitment: bytes
 
     def __init__(
         self,
@@ -91,7 +90,6 @@ class SealingKey(DataKey):
         self.wrapping: tuple[str, bytes] | None = None  # of a key that is not in the vault yet
         self.scope = scope
         self.key_id = key_id
-        self.commitment = commitment_v1(key_id, key)
         self.durable = durable
         self.used = self.revoked = False
         self._key = key
@@ -100,7 +98,7 @@ class SealingKey(DataKey):
         self._nonce = nonce
         self._places = places
         self.scope_bytes = scope_bytes
-        self._tail = prefixed(key_id) + _EVENT_ID_LENGTH
+        self._tail = b""
         self._seals = count()
 
     def seal(self, event_id: bytes, event_type: str, field: str, plaintext: bytes) -> bytes:
@@ -110,8 +108,9 @@ class SealingKey(DataKey):
         if next(self._seals) >= SEALS_MAX:
             raise KeyExhausted(f"data key {format_id(self.key_id)} has sealed 2^32 times; it must be rotated")
         nonce = self._nonce()
+        cipher = self._aes or self._cipher()
         associated = b"".join((self.scope_bytes, self._places[event_type, field], self._tail, event_id))
-        return FORMAT_SEALED + nonce + (self._aes or self._cipher()).encrypt(nonce, plaintext, associated)
+        return FORMAT_SEALED + nonce + cipher.encrypt(nonce, plaintext, associated)
 
     def open(self, event_id: bytes, event_type: str, field: str, sealed: bytes) -> bytes:
         """The plaintext. Raises ContentUnreadable where key, place or bytes are wrong."""
@@ -121,16 +120,23 @@ class SealingKey(DataKey):
             raise self._unreadable(field, f"its format byte is {sealed[:1].hex() or 'missing'}, known is 01")
         if len(sealed) < SEALED_BYTES_MIN:
             raise self._unreadable(field, f"it has {len(sealed)} bytes, the shortest ciphertext {SEALED_BYTES_MIN}")
+        cipher = self._aes or self._cipher()
         associated = b"".join((self.scope_bytes, self._places[event_type, field], self._tail, event_id))
         try:
-            return (self._aes or self._cipher()).decrypt(sealed[1:_NONCE_END], sealed[_NONCE_END:], associated)
+            return cipher.decrypt(sealed[1:_NONCE_END], sealed[_NONCE_END:], associated)
         except InvalidTag:
             reason = "it is damaged, or was sealed by another key or for another event, field or owner"
             raise self._unreadable(field, reason) from None
 
     def _cipher(self) -> AESGCM:
+        self._tail = prefixed(self.key_id) + _EVENT_ID_LENGTH
         self._aes = cipher = AESGCM(self._key)
         return cipher
+
+    @property
+    def commitment(self) -> bytes:
+        """See `sealing.commitment_v1`."""
+        return commitment_v1(self.key_id, self._key)
 
     def digest(self, body: bytes) -> bytes:
         """The keyed digest of a command's body, 16 bytes."""
@@ -171,15 +177,18 @@ class SealingKey(DataKey):
 class PlainKey(DataKey):
     """Seals nothing: ``0x00 + plaintext``."""
 
-    __slots__ = ("commitment", "durable", "generation", "key_id", "made_because", "revoked")
+    __slots__ = ("durable", "generation", "key_id", "made_because", "revoked")
 
     def __init__(self) -> None:
         self.generation = 1
         self.made_because = ""
         self.key_id = None
-        self.commitment = None
         self.durable = True
         self.revoked = False
+
+    @property
+    def commitment(self) -> None:
+        """None."""
 
     def seal(self, event_id: bytes, event_type: str, field: str, plaintext: bytes) -> bytes:
         """The plaintext behind the format byte 0x00."""

@@ -35,12 +35,15 @@ class DataKey(Kept):
 
     key_id: bytes | None
     """16 random bytes; None: sealing is off."""
-    commitment: bytes | None
-    """SHA-256(b"session-ledger key v1" + key_id + key), 32 bytes; None: sealing is off."""
     generation: int
     """1 for the scope's first key; counts up with each rotation."""
     made_because: str
     """Why a later key was made: age, requested, or resumed (found in the vault; the log may not know of it)."""
+
+    @property
+    @abstractmethod
+    def commitment(self) -> bytes | None:
+        """SHA-256(b"session-ledger key v1" + key_id + key), 32 bytes; None: sealing is off."""
 
     @abstractmethod
     def seal(self, event_id: bytes, event_type: str, field: str, plaintext: bytes) -> bytes:

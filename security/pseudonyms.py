@@ -46,7 +46,10 @@ class NoPseudonyms(Pseudonyms):
 
 
 class LockedPseudonyms(Pseudonyms):
-    """The ledger has them, and this process has no keys."""
+    """The ledger has them, and this process has no keys, or nobody to use them for."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
 
     def in_use(self) -> bool:
         return True
@@ -54,7 +57,7 @@ class LockedPseudonyms(Pseudonyms):
     def recorded_as(self, tenant: str, user: str) -> str:
         if not user or is_pseudonym(user):
             return user
-        raise locked(tenant, "sealing is off here")
+        raise locked(tenant, self._why)
 
     def user_of(self, tenant: str, recorded: str) -> str:
         return recorded

@@ -11,6 +11,8 @@ from session_ledger.consumers.audit.index import Fact
 from session_ledger.consumers.records import as_datetime, as_datetime_or_none
 from session_ledger.domain.errors import SessionNotFound
 from session_ledger.domain.events import (
+    AccessTokenIssued,
+    AccessTokenRotated,
     AgentAcquired,
     AgentReleased,
     ErrorReported,
@@ -200,8 +202,8 @@ def _updated(state: SessionState, event: SessionUpdated, fact: Fact) -> SessionS
     return _active(replace(state, metadata=metadata, sealed=sealed), event)
 
 
-def _rotated(state: SessionState, event: KeyRotated, fact: Fact) -> SessionState:
-    return state  # each sealed value names its own key
+def _unchanged(state: SessionState, event: Event, fact: Fact) -> SessionState:
+    return state  # each sealed value names its own key; a token is not of what the session holds
 
 
 def _failed(state: SessionState, event: ErrorReported, fact: Fact) -> SessionState:
@@ -239,7 +241,9 @@ _FOLDS: dict[type[Event], Callable[[SessionState, Any, Fact], SessionState]] = {
     SessionEnded: _ended,
     SessionExpired: _expired,
     SessionEvicted: _evicted,
-    KeyRotated: _rotated,
+    KeyRotated: _unchanged,
+    AccessTokenIssued: _unchanged,
+    AccessTokenRotated: _unchanged,
 }
 
 

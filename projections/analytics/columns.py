@@ -42,7 +42,7 @@ _TYPES: dict[str, pa.DataType] = {
 _RENAMED = {"sealed_content": "content", "session_limit": "limit"}
 _NOTHING: tuple[object, ...] = (None, {})
 _LEFT_OUT = {"command_digest"}  # keyed, and so of no use to a reader
-_TIMES = {"expires_at", "due_at"}
+_TIMES = {"expires_at", "due_at", "replaced_until"}
 _IDS = {"replaced_by", "reservation_id", "source_session_id"}
 
 

@@ -172,8 +172,6 @@ class World:
         """The folded states as the state file would hold them; refusals that no event tells yet are left out."""
         accounts = {f"{tenant}/{user}": deepcopy(a) for (tenant, user), a in self.accounts.items() if a.position}
         for account in accounts.values():
-            for quota in account.quotas.values():
-                quota.uncounted = None
-            for waits in account.refused_agents.values():
-                waits.uncounted = None
+            for counting in account.counting.values():
+                counting.uncounted = None
         return msgspec.msgpack.encode([sorted(accounts.items()), self.agents])

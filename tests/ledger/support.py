@@ -158,10 +158,8 @@ def assert_folds_equal_the_log(ledger: Ledger) -> None:
         def look(folded: Folded = folded, folds: PartitionFolds = folds) -> None:
             for key, account in folded.accounts.items():
                 seen = folds.account(key)
-                for quota in seen.quotas.values():
-                    quota.uncounted = None  # not of the log
-                for waits in seen.refused_agents.values():
-                    waits.uncounted = None
+                for counting in seen.counting.values():
+                    counting.uncounted = None  # not of the log
                 assert account == seen, f"{account}\n{seen}"
             assert DUMP(folded.agents) == DUMP(folds._agents)
             for session_id, how in folded.ended.items():

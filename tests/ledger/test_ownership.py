@@ -36,8 +36,8 @@ from session_ledger.domain.events import SessionCreated
 from session_ledger.domain.ids import parse_id
 from session_ledger.domain.results import Result
 from session_ledger.ledger import wire
-from session_ledger.ledger.commandsocket import socket_path
 from session_ledger.ledger.ledger import Ledger
+from session_ledger.ledger.socketplace import socket_path
 from tests.ledger.process import line, lines, started
 from tests.ledger.support import Clock, assert_folds_equal_the_log, events, fresh_id, judged, shards_of, stored
 

@@ -13,6 +13,8 @@ from kafka import KafkaConsumer, TopicPartition
 from session_ledger.consumers.views import Views
 from session_ledger.domain.commands import CreateSession, ImportedMessage, ImportSession
 from session_ledger.domain.errors import (
+    AuthenticationRefused,
+    Forbidden,
     InvalidInput,
     KeyUnavailable,
     Misconfigured,
@@ -36,8 +38,10 @@ from session_ledger.ledger.keys import open_envelope, recorded_as
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
+from session_ledger.security.access import Principal
 from session_ledger.security.envelope import VaultEnvelope
 from session_ledger.security.pseudonym_keys import VaultPseudonyms
+from session_ledger.security.tokens import new_access_token
 from tests.ledger.support import Clock, assert_folds_equal_the_log, events, fresh_id, judged, shards_of, stored
 
 MARK = "ann-MARKED-4b1d"
@@ -76,6 +80,9 @@ def live(ledger: Ledger, user: str = MARK, other: str = OTHER) -> str:
     ledger.report_leak("t", user, finding_id=DIGEST, kind="text", severity="error", **where)
     ledger.acknowledge_leak("t", user, DIGEST, acknowledged_by="eve", reason="r")
     ledger.raise_alert("t", user, kind="errors", session_id=session)
+    token = new_access_token()
+    ledger.issue_access_token("t", user, session, token)
+    ledger.authenticate("t", user, session, token)
     ledger.set_legal_hold("t", user, matter="case-7", **BY)
     with pytest.raises(UnderLegalHold):
         ledger.erase_user("t", user, **BY)
@@ -285,6 +292,7 @@ ABOUT_A_USER: list[Callable[[Ledger, str], object]] = [
     lambda ledger, user: ledger.set_legal_hold("t", user, matter="m", **BY),
     lambda ledger, user: ledger.erase_user("t", user, **BY),
     lambda ledger, user: ledger.report_quota("t", user),
+    lambda ledger, user: ledger.report_authentication_failure("t", user, method="token", reason="expired"),
 ]
 
 
@@ -382,6 +390,36 @@ def test_without_pseudonyms_nothing_is_different(url: str) -> None:
         assert not names(ledger)._store.any()
         with Views.open(url) as views:
             assert {form, MARK} == {view.user for view in views.tenant_sessions("t")}
+
+
+def test_who_reads_structure_alone_is_told_pseudonyms(url: str) -> None:
+    """Whose it is, is none of it; what is another tenant's is forbidden before it is even named."""
+    operator = Principal("op", "operator", frozenset(("t",)))
+    with Ledger.open(url, **ON) as ledger, Views.over(ledger.log, ledger.envelope) as views:
+        started = ledger.create_session("t", MARK, title="title")
+        opened = Views.open(url, principal=operator)
+        for reader in (views.acting_as(operator), opened):
+            found = reader.session("t", started.user, started.session_id)
+            assert (started.user, None) == (found.user, found.title)
+            with pytest.raises(KeyUnavailable, match="reads structure alone"):
+                reader.session("t", MARK, started.session_id)
+            with pytest.raises(Forbidden):
+                reader.quotas("other", MARK)
+        opened.close()
+
+
+def test_tokens_are_of_the_pseudonym(quick_url: str) -> None:
+    """Issued, rotated and presented under either name."""
+    with Ledger.open(quick_url, **ON) as ledger:
+        started = ledger.create_session("t", MARK)
+        first, second = new_access_token(), new_access_token()
+        ledger.issue_access_token("t", MARK, started.session_id, first)
+        assert started.user == ledger.authenticate("t", MARK, started.session_id, first).user
+        ledger.rotate_access_token("t", MARK, started.session_id, second)
+        assert started.user == ledger.authenticate("t", started.user, started.session_id, second).user
+        with pytest.raises(AuthenticationRefused):
+            ledger.authenticate("t", MARK, started.session_id, first)
+        assert {started.user} == {event.user for event in events(ledger)}
 
 
 # --- who has no keys --------------------------------------------------------------------------------------------------

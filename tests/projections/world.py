@@ -272,6 +272,26 @@ def _authentication(world: World) -> c.Command:
     return c.ReportAuthenticationFailure(**world.whose(), method="password", reason="expired", ip_address="192.0.2.9")
 
 
+def _token(world: World) -> c.Command | None:
+    target = world.some_session()
+    if target is None:
+        return None
+    digest = world.random.choice([b"a", b"b"]) * 32
+    kind = world.random.randrange(4)
+    if kind == 0:
+        return c.IssueAccessToken(**target, token_digest=digest, ttl_ms=world.random.choice([None, 60_000]))
+    if kind == 1:
+        return c.RotateAccessToken(**target, token_digest=digest, grace_ms=world.random.choice([0, 5_000]))
+    session = world.account(target["tenant"], target["user"]).sessions.get(target["session_id"])
+    if session is not None and session.access_token is not None and world.random.random() < 0.7:
+        digest = session.access_token.digest
+    return c.Authenticate(**target, token_digest=digest, ip_address=world.random.choice([None, "192.0.2.9"]))
+
+
+def _tell_refusals(world: World) -> c.Command:
+    return c.RecordRefusals(**world.whose())
+
+
 def _register(world: World) -> c.Command:
     agent_id = new_slotted_id(world.now, world.random.randrange(4))
     capabilities = world.random.choice([(), ("search",)])
@@ -328,11 +348,13 @@ _WEIGHTED: dict[Callable[[World], c.Command | None], int] = {
     _end: 3,
     _error: 3,
     _import: 3,
-    _set_quota: 3,
-    _consume: 22,
+    _set_quota: 8,
+    _consume: 40,
     _release: 7,
     _user_limits: 2,
     _authentication: 2,
+    _token: 12,
+    _tell_refusals: 1,
     _register: 3,
     _acquire: 5,
     _give_back: 2,

@@ -16,6 +16,7 @@ from session_ledger.domain.events import EVENT_TYPES, TOPIC_BY_EVENT, Event
 from session_ledger.domain.ids import format_id, slot_of_user
 from session_ledger.ledger.log.port import PartitionLog, Record
 from session_ledger.schemas.codec import Codec
+from session_ledger.security.tokens import new_access_token
 from tests.schemas.golden import example
 from tests.schemas.strategies import SHAPES
 
@@ -84,6 +85,10 @@ def tell(ledger: Ledger) -> None:
     with pytest.raises(QuotaExceeded):
         ledger.consume_quota(*USER, "tokens", 10)
     ledger.report_authentication_failure(*USER, method="password", reason="wrong", ip_address="192.0.2.2")
+    token = new_access_token()
+    ledger.issue_access_token(*where, token, ttl_s=60)
+    ledger.authenticate(*where, token)
+    ledger.rotate_access_token(*where, new_access_token(), grace_s=5)
     agent = ledger.register_agent("acme", "support", capabilities=["de", "en"], partition=partition)
     ledger.acquire_agent(*where, "support", capabilities=["en"], waited_s=1.5)
     with pytest.raises(NoAgentAvailable):

@@ -1,0 +1,61 @@
+"""The envelope of who reads structure alone: it gives no key, so that none is even unwrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NoReturn
+
+from session_ledger.domain.errors import ContentWithheld
+from session_ledger.security.access import Principal, Right
+from session_ledger.security.port import Envelope, Kept
+from session_ledger.security.pseudonyms import LockedPseudonyms, NoPseudonyms, Pseudonyms
+
+WHY = (
+    "this principal reads structure alone; `session-ledger audit reveal SESSION --reason ...`, or reveal(content) in "
+    "`session-ledger sql`, shows content to who has the right to reveal, and is recorded first"
+)
+
+
+class Withheld(Envelope):
+    """Every key that is asked for is refused; users are told as they are recorded."""
+
+    def __init__(self, pseudonyms: Pseudonyms) -> None:
+        self.pseudonyms = pseudonyms
+
+    def session_key(
+        self, tenant: str, user: str, session_id: bytes, *, create: bool = False, fresh: bool = False
+    ) -> NoReturn:
+        raise ContentWithheld(WHY)
+
+    def account_key(self, tenant: str, user: str, *, create: bool = False) -> NoReturn:
+        raise ContentWithheld(WHY)
+
+    def renewed_account_key(self, tenant: str, user: str) -> NoReturn:
+        raise ContentWithheld(WHY)
+
+    def forget(self, tenant: str, user: str, session_id: bytes | None) -> None:
+        return None
+
+    def next_key(self, tenant: str, user: str, session_id: bytes) -> NoReturn:
+        raise ContentWithheld(WHY)
+
+    def opening_key(self, tenant: str, user: str, session_id: bytes, key_id: bytes | None) -> NoReturn:
+        raise ContentWithheld(WHY)
+
+    def make_durable(self, keys: Iterable[Kept]) -> NoReturn:
+        raise ContentWithheld(WHY)
+
+    def close(self) -> None:
+        return None
+
+
+def withheld(pseudonyms: bool) -> Withheld:
+    """Of a ledger that has pseudonyms, or has none: who may not read content is not told whose they are either."""
+    return Withheld(LockedPseudonyms("this principal reads structure alone") if pseudonyms else NoPseudonyms())
+
+
+def as_read_by(principal: Principal | None, envelope: Envelope) -> Envelope:
+    """The envelope, or one that withholds, as the principal may read content (None: may)."""
+    if principal is None or principal.has(Right.READ_CONTENT):
+        return envelope
+    return withheld(envelope.pseudonyms.in_use())
