@@ -82,6 +82,7 @@ def timeline(
             audit.record("timeline", tenant, whose, session_id, by, reason)
             subject = f"session {session}"
         elif user is not None:
+            user = audit.recorded_as(tenant, user)
             audit.record("timeline", tenant, user, None, by, reason)
             found, subject = audit.index.of_user(tenant, user), f"user {tenant}/{user}"
         else:
@@ -191,9 +192,12 @@ def access(
     from session_ledger.consumers.audit.report import Section
 
     with _opened(url) as audit:
-        rows = accesses(audit.log, audit.codec, audit.snapshot, tenant=tenant, user=user)
-        for named in [tenant] if tenant is not None else sorted({row.tenant for row in rows}):
-            audit.record("access", named, user or "", None, by, reason)
+        rows = accesses(audit.log, audit.codec, audit.snapshot, tenant=tenant)
+        tenants = {row.tenant for row in rows} if tenant is None else {tenant}
+        named = {} if user is None else {one: audit.recorded_as(one, user) for one in tenants}
+        rows = [row for row in rows if user is None or row.user == named[row.tenant]]
+        for one in sorted({row.tenant for row in rows} if tenant is None else tenants):
+            audit.record("access", one, named.get(one, ""), None, by, reason)
         content = [document_of(row) for row in rows]
         columns = ("when", "who", "action", "why", "tenant", "user", "session", "fields", "position")
         shown = [
@@ -210,9 +214,9 @@ def access(
         found = Facts((), -1, 0, audit.snapshot is not None)
         audit.tell(found, as_json, {"accesses": content}, show)
         if report is not None:
-            subject = (
-                "all tenants" if tenant is None else f"tenant {tenant}" if user is None else f"user {tenant}/{user}"
-            )
+            subject = "all tenants" if tenant is None else f"tenant {tenant}"
+            if tenant is not None and user is not None:
+                subject = f"user {tenant}/{named[tenant]}"
             sections = [Section("Reads and reveals", columns, shown)]
             audit.file(report, "Access", subject, found, sections, content, by, reason)
 
@@ -229,6 +233,12 @@ class _Audit:
     codec: Codec
     snapshot: Snapshot | None
     index: Index
+
+    def recorded_as(self, tenant: str, user: str) -> str:
+        """The user as the log names it."""
+        from session_ledger.cli.opening import recorded_as
+
+        return recorded_as(self.url, self.log, tenant, user)
 
     def record(
         self, action: str, tenant: str, user: str, session_id: bytes | None, by: str | None, reason: str | None

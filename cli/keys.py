@@ -74,6 +74,8 @@ def rotate_tenant(
         return
     begun = "finished the rotation that had begun" if done.resumed else "rotated"
     say(f"tenant {clean(tenant) or OWN}: {begun}, generation {done.generation} wraps {done.rewrapped} data keys anew")
+    if done.pseudonyms:
+        say(f"{done.pseudonyms} ways back from pseudonyms, their key among them, are sealed by it too")
     say(f"{done.dropped} older generations are gone from the vault" if not done.kept else _kept(done.kept))
 
 
@@ -119,6 +121,26 @@ def rotate_session(
     with open_ledger(url, take_over) as ledger:
         result = ledger.rotate_session_key(tenant, user, session, reason=reason, command_id=command_id)
     answer(result, f"session {result.session_id} is sealed by generation {result.generation} from now on", as_json)
+
+
+@app.command()
+def pseudonym(
+    user: User,
+    tenant: Tenant = DEFAULT_TENANT,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how the log, SQL and Parquet name a user; the id itself, where the ledger has no pseudonyms."""
+    from session_ledger.cli.opening import open_reader, recorded_as, url_of
+    from session_ledger.cli.output import clean, say, write_json
+
+    place = url_of(url)
+    with open_reader(place) as (log, _):
+        found = recorded_as(place, log, tenant, user)
+    if as_json:
+        write_json({"tenant": tenant, "recorded_as": found})
+        return
+    say(clean(found))
 
 
 def _vault_of(url: str | None) -> tuple[Path, int]:

@@ -111,6 +111,17 @@ def open_reader(url: str) -> Iterator[tuple[Log, Codec]]:
         log.close()
 
 
+def recorded_as(url: str, log: Log, tenant: str, user: str) -> str:
+    """The user of an option as the log names it: by a pseudonym where the ledger has them.
+
+    Raises KeyUnavailable where only the pseudonym is taken, because this process can not make it.
+    """
+    from session_ledger.ledger import keys
+    from session_ledger.ledger.url import parse_url
+
+    return keys.recorded_as(parse_url(url).directory, log.name, settings(), tenant, user)
+
+
 def acknowledged(url: str) -> dict[int, int] | None:
     """Partition to the position up to which everything is acknowledged, where only the owner knows (Kafka).
 

@@ -3,7 +3,7 @@
 An erasure is a fact first (`ContentErased`). Then, each step taken again after a crash until it is noted as done:
 
 1. the views fold up to it, which takes the ciphertext out of their rows and tells the sessions it covers;
-2. the data keys are destroyed in the vault, physically;
+2. the data keys are destroyed in the vault, physically, and of a user the way back from the pseudonym;
 3. every store confirms: the views, the analytics' snapshot, and the caches of keys, which no process holds longer
    than `cached_s` after the keys are gone;
 4. the receipt is signed.
@@ -23,6 +23,7 @@ from session_ledger.consumers.erasure_store import Erasure, ErasureStore
 from session_ledger.consumers.projector import Projector
 from session_ledger.consumers.tail import Tail
 from session_ledger.domain.errors import Forbidden, LogUnavailable, Misconfigured, SessionLedgerError, UnderLegalHold
+from session_ledger.domain.ids import is_pseudonym
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.log.port import Log
 from session_ledger.projections import reading
@@ -35,6 +36,7 @@ from session_ledger.security.vault import Vault
 VAULT, CACHES, VIEWS, ANALYTICS = "vault", "key caches", "views", "analytics"
 STORES = (VAULT, CACHES, VIEWS, ANALYTICS)
 CONTROL = -1
+NO_WAY_BACK = "; the way back from the pseudonym too"
 US_A_SECOND = 1_000_000
 ERASE_EVERY_S = 1.0  # how soon what was erased by another process is carried out
 
@@ -166,6 +168,8 @@ class Eraser:
             sessions = self._sessions_before(erasure)
             keys = self._vault.destroy(erasure.tenant, erasure.user, sessions)
             keys += self._vault.destroy_account(erasure.tenant, erasure.user, erasure.key_id)
+            if erasure.user:
+                self._vault.tenants.pseudonyms.destroy(erasure.tenant, erasure.user)
         self._vault.scrub()
         self.store.destroyed(erasure, keys, self._clock_us())
 
@@ -240,7 +244,8 @@ class Eraser:
     def _acted(self, store: str, erasure: Erasure, now: int) -> tuple[bool, str]:
         assert erasure.destroyed_at is not None
         if store == VAULT:
-            return True, f"data keys destroyed: {erasure.keys}"
+            no_way_back = erasure.session_id is None and is_pseudonym(erasure.user)
+            return True, f"data keys destroyed: {erasure.keys}{NO_WAY_BACK if no_way_back else ''}"
         if store == CACHES:
             until = erasure.destroyed_at + self._cached_us
             seconds = self._cached_us // US_A_SECOND

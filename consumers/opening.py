@@ -83,7 +83,10 @@ def _parsed(field: str, opened: bytes) -> Json:
 def session_view(
     row: Row, content: Sequence[Row], agents: Sequence[bytes], envelope: Envelope, now: int
 ) -> SessionView:
-    """A row of `sessions` with its rows of `session_content`; `now` in microseconds tells whether it is timed out."""
+    """A row of `sessions` with its rows of `session_content`; `now` in microseconds tells whether it is timed out.
+
+    The user is named by the id where the way back from a pseudonym opens; likewise in the other records.
+    """
     opener = Opener(envelope, row["tenant"], row["user"], row["session_id"])
     opened: dict[str, Json] = {}
     for sealed in content:
@@ -95,7 +98,7 @@ def session_view(
         session_id=format_id(row["session_id"]),
         thread_id=format_id(row["session_id"]),
         tenant=row["tenant"],
-        user=row["user"],
+        user=envelope.pseudonyms.user_of(row["tenant"], row["user"]),
         status=row["status"],
         timed_out=row["status"] == "live" and row["due_at"] <= now,
         kind=row["kind"],
@@ -132,11 +135,11 @@ def session_view(
     )
 
 
-def legal_hold_view(row: Row) -> LegalHoldView:
-    """A row of `legal_holds`."""
+def legal_hold_view(row: Row, user_of: Callable[[str, str], str]) -> LegalHoldView:
+    """A row of `legal_holds`; `user_of`: tenant and user as recorded, to the user's id."""
     return LegalHoldView(
         tenant=row["tenant"],
-        user=row["user"] or None,
+        user=user_of(row["tenant"], row["user"]) or None,
         session_id=format_id(row["session_id"]) if row["session_id"] else None,
         matter=row["matter"],
         requested_by=row["requested_by"],
@@ -200,7 +203,7 @@ def authentication_failure_view(row: Row, envelope: Envelope) -> AuthenticationF
     )
     return AuthenticationFailureView(
         tenant=row["tenant"],
-        user=row["user"],
+        user=envelope.pseudonyms.user_of(row["tenant"], row["user"]),
         session_id=_id_or_none(row["session_id"]),
         method=row["method"],
         reason=row["reason"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
@@ -36,13 +37,15 @@ def _no_id() -> bytes:
     raise AssertionError("a report records nothing")
 
 
-def user_quotas(db: sqlite3.Connection, tenant: str, after: str, limit: int, now: int) -> Page[UserQuotas]:
-    """A page of users, by name, after that one."""
+def user_quotas(
+    db: sqlite3.Connection, tenant: str, after: str, limit: int, now: int, user_of: Callable[[str, str], str]
+) -> Page[UserQuotas]:
+    """A page of users, by the name in the rows, after that one; `user_of`: tenant and that name, to the user's id."""
     settings = rows.settings_of(db, tenant)
     users = rows.users_with_quotas(db, tenant, after, limit + 1)
     items = tuple(
         UserQuotas(
-            user=user,
+            user=user_of(tenant, user),
             quotas=_quotas(db, settings, tenant, user, now),
             refusals={name: count for name, (count, _) in rows.refusals(db, tenant, user).items() if count},
         )

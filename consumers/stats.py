@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 from session_ledger.consumers.records import Stats, UserActivity
 
 _TENANT = "(?1 IS NULL OR tenant = ?1)"
 
 
-def read_stats(db: sqlite3.Connection, tenant: str | None, busiest: int) -> Stats:
-    """Counts of one tenant, or of all (None). A scan of the rows of sessions, agents and quotas."""
+def read_stats(db: sqlite3.Connection, tenant: str | None, busiest: int, user_of: Callable[[str, str], str]) -> Stats:
+    """Counts of one tenant, or of all (None). A scan of the rows of sessions, agents and quotas.
+
+    `user_of`: tenant and the user's name in the rows, to the user's id.
+    """
     by_status: dict[str, int] = {}
     by_reason: dict[tuple[str, str], int] = {}
     for status, reason, count in db.execute(
@@ -51,7 +55,7 @@ def read_stats(db: sqlite3.Connection, tenant: str | None, busiest: int) -> Stat
         tokens_out=int(tokens_out),
         by_status=by_status,
         by_reason=by_reason,
-        busiest=_busiest(db, tenant, busiest),
+        busiest=_busiest(db, tenant, busiest, user_of),
         refusals=sum(refusals.values()),
         refusals_by_resource=refusals,
         agents=agents,
@@ -61,7 +65,9 @@ def read_stats(db: sqlite3.Connection, tenant: str | None, busiest: int) -> Stat
     )
 
 
-def _busiest(db: sqlite3.Connection, tenant: str | None, limit: int) -> tuple[UserActivity, ...]:
+def _busiest(
+    db: sqlite3.Connection, tenant: str | None, limit: int, user_of: Callable[[str, str], str]
+) -> tuple[UserActivity, ...]:
     rows = db.execute(
         "SELECT tenant, user, count(*), total(messages), total(tokens_in), total(tokens_out), coalesce("
         " (SELECT sum(refusals) FROM quotas WHERE quotas.tenant = sessions.tenant AND quotas.user = sessions.user), 0)"
@@ -71,7 +77,7 @@ def _busiest(db: sqlite3.Connection, tenant: str | None, limit: int) -> tuple[Us
     return tuple(
         UserActivity(
             tenant=of_tenant,
-            user=user,
+            user=user_of(of_tenant, user),
             sessions=sessions,
             messages=int(messages),
             tokens_in=int(tokens_in),

@@ -13,7 +13,7 @@ from session_ledger.domain.ids import format_id
 from session_ledger.projections.analytics.snapshots import Snapshot
 
 COMPARED = (
-    *("tenant", "user", "status", "kind", "channel", "domain", "created_at", "last_active_at", "due_at", "expires_at"),
+    *("tenant", "status", "kind", "channel", "domain", "created_at", "last_active_at", "due_at", "expires_at"),
     *("ended_at", "end_reason", "ended_by", "replaced_by", "tokens_in", "tokens_out", "agents", "version", "partition"),
 )
 TABLE = "sessions, sampled"
@@ -53,6 +53,7 @@ def _compare(views: Views, index: Index, session_id: bytes, findings: Findings) 
         findings.add("extra_row", f"sessions ({name}) stands in the views, the log does not give it: {error}")
         return
     told = {field: (getattr(view, field), getattr(state, field)) for field in COMPARED}
+    told["user"] = views.recorded_as(view.tenant, view.user), state.user
     told["messages"] = view.messages, len(state.messages)
     told["errors"] = view.errors, len(state.errors)
     wrong = [field for field, (seen, replayed) in told.items() if seen != replayed]

@@ -6,24 +6,8 @@ import sqlite3
 from dataclasses import replace
 from uuid import UUID
 
-from session_ledger.consumers import quota_views
-from session_ledger.consumers.opening import (
-    agent_view,
-    authentication_failure_view,
-    error_view,
-    legal_hold_view,
-    message_view,
-    session_view,
-)
-from session_ledger.consumers.paging import (
-    PAGE_MAX,
-    agent_key,
-    limited,
-    read_cursor,
-    session_key,
-    statuses_of,
-    write_cursor,
-)
+from session_ledger.consumers import opening, paging, quota_views
+from session_ledger.consumers.paging import PAGE_MAX, agent_key, limited, session_key, statuses_of
 from session_ledger.consumers.records import (
     AgentView,
     AuthenticationFailureView,
@@ -69,7 +53,7 @@ class Views(OpenViews):
     def session(self, tenant: str, user: str, session_id: Id, *, fresh: bool | None = None) -> SessionView:
         """The session, whatever its status. SessionNotFound where the user has none of that id."""
         identifier = parse_id(session_id, "session_id")
-        with self._read("session", tenant, fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of("session", tenant, fresh, user) as (db, user):
             row = self._owned(db, tenant, user, identifier)
             return self._open(db, [row])[0]
 
@@ -105,19 +89,19 @@ class Views(OpenViews):
     def has(self, tenant: str, user: str, session_id: Id, *, fresh: bool | None = None) -> bool:
         """Whether the user has that session and it is active: live and not timed out."""
         identifier = parse_id(session_id, "session_id")
-        with self._read("has", tenant, fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of("has", tenant, fresh, user) as (db, user):
             row = reading.session(db, tenant, user, identifier)
         return row is not None and row["status"] == LIVE and row["due_at"] > self._clock()
 
     def count(self, tenant: str, user: str, *, status: str | None = LIVE, fresh: bool | None = None) -> int:
         """How many sessions `sessions` lists, over all pages."""
         statuses = statuses_of(status)
-        with self._read("count", tenant, fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of("count", tenant, fresh, user) as (db, user):
             return reading.count_sessions(db, tenant, user, statuses)
 
     def current(self, tenant: str, user: str, *, fresh: bool | None = None) -> SessionView | None:
         """The user's most recently active session that is live and not timed out; None: there is none."""
-        with self._read("current", tenant, fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of("current", tenant, fresh, user) as (db, user):
             row = reading.current_session(db, tenant, user, self._clock())
             return None if row is None else self._open(db, [row])[0]
 
@@ -135,13 +119,13 @@ class Views(OpenViews):
         """Messages of a session in order: the `last` ones, or up to `limit` with numbers above `after`."""
         identifier = parse_id(session_id, "session_id")
         count = limited(limit, "limit") if last is None else limited(last, "last")
-        with self._read("history", tenant, fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of("history", tenant, fresh, user) as (db, user):
             self._owned(db, tenant, user, identifier)
             if last is None:
                 rows = reading.messages(db, identifier, after, count)
             else:
                 rows = reading.last_messages(db, identifier, count)
-        return [message_view(row, tenant, user, self._envelope) for row in rows]
+        return [opening.message_view(row, tenant, user, self._envelope) for row in rows]
 
     def errors(
         self,
@@ -155,10 +139,10 @@ class Views(OpenViews):
     ) -> list[ErrorView]:
         """What failed while the session was served, in order; `after`: a position."""
         identifier = parse_id(session_id, "session_id")
-        with self._read("errors", tenant, fresh, self.partition_of(tenant, user)) as db:
+        with self._read_of("errors", tenant, fresh, user) as (db, user):
             self._owned(db, tenant, user, identifier)
             rows = reading.session_errors(db, identifier, after, limited(limit, "limit"))
-        return [error_view(row, tenant, user, self._envelope) for row in rows]
+        return [opening.error_view(row, tenant, user, self._envelope) for row in rows]
 
     def authentication_failures(
         self, tenant: str, user: str | None, *, limit: int = 50, before: int | None = None, fresh: bool | None = None
@@ -167,10 +151,9 @@ class Views(OpenViews):
 
         `user` None: as any user of the tenant, the last ones; `before` does not count then.
         """
-        partitions = () if user is None else (self.partition_of(tenant, user),)
-        with self._read("authentication_failures", tenant, fresh, *partitions) as db:
+        with self._read_of("authentication_failures", tenant, fresh, user) as (db, user):
             rows = reading.authentication_failures(db, tenant, user, before, limited(limit, "limit"))
-        return [authentication_failure_view(row, self._envelope) for row in rows]
+        return [opening.authentication_failure_view(row, self._envelope) for row in rows]
 
     def _owned(self, db: sqlite3.Connection, tenant: str, user: str, session_id: bytes) -> sqlite3.Row:
         row = reading.session(db, tenant, user, session_id)
@@ -190,19 +173,19 @@ class Views(OpenViews):
     ) -> Page[SessionView]:
         statuses_of(status)
         key = None if after is None else session_key(after)
-        partitions = () if user is None else (self.partition_of(tenant, user),)
-        with self._read(name, tenant, fresh, *partitions) as db:
+        with self._read_of(name, tenant, fresh, user) as (db, user):
             rows = reading.sessions(db, tenant, user, status, limited(limit, "limit") + 1, key)
             more, rows = len(rows) > limit, rows[:limit]
             items = tuple(self._open(db, rows))
         last = rows[-1] if more else None
-        return Page(items, None if last is None else write_cursor(last["last_active_at"], last["session_id"]))
+        return Page(items, None if last is None else paging.write_cursor(last["last_active_at"], last["session_id"]))
 
     def _open(self, db: sqlite3.Connection, rows: list[sqlite3.Row]) -> list[SessionView]:
         ids = [row["session_id"] for row in rows]
         content, held, now = reading.content(db, ids), reading.agents_held(db, ids), self._clock()
         return [
-            session_view(row, content[row["session_id"]], held[row["session_id"]], self._envelope, now) for row in rows
+            opening.session_view(row, content[row["session_id"]], held[row["session_id"]], self._envelope, now)
+            for row in rows
         ]
 
     # --- quotas, agents, summary --------------------------------------------------------------------------------------
@@ -214,7 +197,7 @@ class Views(OpenViews):
         amount.
         """
         partition = self.partition_of(tenant, user)
-        with self._read("quotas", tenant, fresh, CONTROL, partition) as db:
+        with self._read_of("quotas", tenant, fresh, user, CONTROL) as (db, user):
             report = quota_views.report(db, tenant, user, self._clock() if at is None else at)
             position = reading.position(db, partition)
         return replace(report, partition=partition, position=position)
@@ -223,9 +206,9 @@ class Views(OpenViews):
         self, tenant: str, *, limit: int = 50, after: str | None = None, fresh: bool | None = None
     ) -> Page[UserQuotas]:
         """A page of the tenant's users who consumed, were refused or have a quota of their own, by name."""
-        user = "" if after is None else read_cursor(after, 1)[0]
+        user = "" if after is None else paging.read_cursor(after, 1)[0]
         with self._read("user_quotas", tenant, fresh) as db:
-            return quota_views.user_quotas(db, tenant, user, limited(limit, "limit"), self._clock())
+            return quota_views.user_quotas(db, tenant, user, limited(limit, "limit"), self._clock(), self._user_of)
 
     def tenant_quotas(self, tenant: str, *, fresh: bool | None = None) -> list[TenantQuota]:
         """What the tenant's users have used of each resource, together. Reported, not enforced: limits are a user's."""
@@ -236,8 +219,7 @@ class Views(OpenViews):
         self, tenant: str, user: str | None = None, *, fresh: bool | None = None
     ) -> tuple[TenantSettings, Account]:
         """What is set for the tenant and its plans, and the user's account (None: of nobody) to apply it to."""
-        partitions = () if user is None else (self.partition_of(tenant, user),)
-        with self._read("limits", tenant, fresh, CONTROL, *partitions) as db:
+        with self._read_of("limits", tenant, fresh, user, CONTROL) as (db, user):
             account = Account(tenant, "") if user is None else quota_reading.account_of(db, tenant, user)
             return quota_reading.settings_of(db, tenant), account
 
@@ -256,16 +238,16 @@ class Views(OpenViews):
         with self._read("agents", tenant, fresh) as db:
             rows = reading.agents(db, tenant, agent_type, retired, limited(limit, "limit") + 1, start)
         more, rows = len(rows) > limit, rows[:limit]
-        cursor = write_cursor(rows[-1]["agent_type"], rows[-1]["agent_id"]) if more else None
-        return Page(tuple(map(agent_view, rows)), cursor)
+        cursor = paging.write_cursor(rows[-1]["agent_type"], rows[-1]["agent_id"]) if more else None
+        return Page(tuple(map(opening.agent_view, rows)), cursor)
 
     def legal_holds(self, tenant: str | None = None, *, fresh: bool | None = None) -> list[LegalHoldView]:
         """The legal holds of a tenant (None: of all), its sessions and users, by scope and matter."""
         with self._read("legal_holds", tenant, fresh) as db:
             rows = reading.legal_holds(db, tenant)
-        return [legal_hold_view(row) for row in rows]
+        return [opening.legal_hold_view(row, self._user_of) for row in rows]
 
     def stats(self, tenant: str | None = None, *, busiest: int = 10, fresh: bool | None = None) -> Stats:
         """A summary of one tenant or of all: for operators, never for a user. Reads every session's row once."""
         with self._read("stats", tenant, fresh) as db:
-            return read_stats(db, tenant, busiest)
+            return read_stats(db, tenant, busiest, self._user_of)

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from session_ledger.consumers.projector import Projector
 from session_ledger.consumers.wiring import open_store
 from session_ledger.domain.errors import Forbidden
 from session_ledger.domain.ids import slot_of_user
 from session_ledger.ledger.clocks import machine_clock_us
+from session_ledger.ledger.keys import has_pseudonyms
 from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.open import open_codec, open_envelope, open_log, open_settings
 from session_ledger.ledger.principals import own_principal
@@ -26,9 +27,10 @@ from session_ledger.projections.store import Store
 from session_ledger.schemas.codec import Codec
 from session_ledger.security.access import Principal, Right, check_read
 from session_ledger.security.port import Envelope
-from session_ledger.security.withheld import WITHHELD, as_read_by
+from session_ledger.security.withheld import Withheld, as_read_by
 
 CONTROL = -1
+U = TypeVar("U", str, str | None)
 
 
 class OpenViews:
@@ -94,7 +96,7 @@ class OpenViews:
                 envelope, close_envelope = open_envelope(place.directory, log.name, chosen, readonly=True)
                 closing.append(close_envelope)
             else:
-                envelope = WITHHELD
+                envelope = Withheld(pseudonyms=has_pseudonyms(place.directory, readonly=True))
             codec, close_codec = open_codec(log, chosen)
             closing.append(close_codec)
             store = open_store(log, place.directory)
@@ -181,7 +183,14 @@ class OpenViews:
 
     def partition_of(self, tenant: str, user: str) -> int:
         """The partition that holds all that belongs to the user."""
-        return slot_of_user(tenant, user) & (len(self.log.partitions) - 1)
+        return slot_of_user(tenant, self.recorded_as(tenant, user)) & (len(self.log.partitions) - 1)
+
+    def recorded_as(self, tenant: str, user: str) -> str:
+        """The user as log and rows name it: by a pseudonym where the ledger has them. Raises KeyUnavailable."""
+        return self._envelope.pseudonyms.recorded_as(tenant, user)
+
+    def _user_of(self, tenant: str, recorded: str) -> str:
+        return self._envelope.pseudonyms.user_of(tenant, recorded)
 
     @contextlib.contextmanager
     def _read(
@@ -198,3 +207,16 @@ class OpenViews:
             self.projector.catch_up({number: self.projector.partition(number).end() for number in wanted})
         with self.store.reading() as db:
             yield db
+
+    @contextlib.contextmanager
+    def _read_of(
+        self, name: str, tenant: str, fresh: bool | None, user: U, *partitions: int
+    ) -> Iterator[tuple[sqlite3.Connection, U]]:
+        """Likewise, fresh in the user's partition too, and the user as the rows name it."""
+        if self.principal is not None:
+            check_read(self.principal, name, tenant)
+        if user is not None:
+            user = self.recorded_as(tenant, user)
+            partitions = (*partitions, self.partition_of(tenant, user))
+        with self._read(name, tenant, fresh, *partitions) as db:
+            yield db, user

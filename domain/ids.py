@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from functools import lru_cache
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from session_ledger.domain.errors import InvalidInput
 
 SLOTS = 4096  # 12 bits: what fits into rand_a, and the largest number of partitions
 SESSION_NAMESPACE = b"session-ledger import v1"
+_is_pseudonym = re.compile("p-[a-z2-7]{25}[aeimquy4]").fullmatch  # 128 bits in base32 leave 2 of the last 5 zero
 
 
 def new_id(now_us: int) -> bytes:
@@ -58,6 +60,17 @@ def derived_session_id(source: str, created_at_us: int, slot: int) -> bytes:
     """The id of an imported session: the same source id, creation time and slot give the same id, for ever."""
     digest = hashlib.blake2b(source.encode(), digest_size=8, key=SESSION_NAMESPACE).digest()
     return _uuid7(created_at_us, (slot << 64) | int.from_bytes(digest, "big"))
+
+
+def rederived_session_id(session_id: bytes, slot: int, digest: bytes) -> bytes:
+    """An imported session's id with another slot and, in place of what it was derived from, 8 bytes of a digest."""
+    tail = bytes((digest[0] & 0x3F | 0x80,)) + digest[1:8]
+    return with_slot(session_id[:8] + tail, slot)
+
+
+def is_pseudonym(user: str) -> bool:
+    """Whether the user's id has the form of a pseudonym, as `security.pseudonym_keys` makes it."""
+    return _is_pseudonym(user) is not None
 
 
 def _uuid7(now_us: int, random: int) -> bytes:

@@ -26,7 +26,10 @@ class Result:
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStarted(Result):
-    """CreateSession: the session, and which ones had to go for it. Ids are UUID text."""
+    """CreateSession: the session, and which ones had to go for it. Ids are UUID text.
+
+    `user` is as recorded: the pseudonym where the ledger has them, which every call takes like the id.
+    """
 
     tenant: str
     user: str

@@ -95,7 +95,7 @@ class Shards:
         waiter = Waiter()
         self._assert_usable()
         pending = self._edge.prepare(command, waiter)
-        shard = self._shard_of(command)
+        shard = self._shard_of(pending.prepared.command)
         if timeout_s is not None or not shard.serve_now(pending):
             shard.submit(pending)
         return waiter.result(timeout_s)
@@ -113,7 +113,7 @@ class Shards:
     def _queue(self, command: Command, answer: Answer) -> None:
         self._assert_usable()
         pending = self._edge.prepare(command, answer)
-        self._shard_of(command).submit(pending)
+        self._shard_of(pending.prepared.command).submit(pending)
 
     def _assert_usable(self) -> None:
         if self._closed:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from session_ledger.domain.errors import Misconfigured
+from session_ledger.domain.errors import KeyUnavailable, Misconfigured
+from session_ledger.domain.ids import is_pseudonym
 from session_ledger.ledger.clocks import machine_clock_us
 from session_ledger.ledger.settings import Settings
 from session_ledger.security.envelope import NoEnvelope, VaultEnvelope
@@ -16,6 +17,7 @@ from session_ledger.security.keyring import Keyring, MemoryKeyring
 from session_ledger.security.port import Envelope
 from session_ledger.security.provider import KeyProvider
 from session_ledger.security.providers import WithOlder
+from session_ledger.security.pseudonyms import LockedPseudonyms, locked
 from session_ledger.security.rotation import Rotation
 from session_ledger.security.tenant_keys import TenantKeys
 from session_ledger.security.vault import SQLiteVault
@@ -48,7 +50,9 @@ def open_envelope(
     `recorded`: the log holds events already, so their vault must be there. Raises Misconfigured, KeyUnavailable.
     """
     if settings.encryption == "none":
-        envelope: Envelope = NoEnvelope()
+        envelope: Envelope = NoEnvelope(
+            LockedPseudonyms("sealing is off here") if has_pseudonyms(directory, readonly) else None
+        )
         return envelope, envelope.close
     if directory is None:
         envelope = _sealing(ledger_name, MemoryVault(), MemoryKeyring(), settings, clock_us)
@@ -73,6 +77,43 @@ def open_envelope(
         vault.close()
 
     return sealing, close
+
+
+def recorded_as(directory: Path | None, ledger_name: str, settings: Settings, tenant: str, user: str) -> str:
+    """The user as the log names it, for who reads the log itself; the vault is asked only where it has to be.
+
+    Raises KeyUnavailable where the ledger has pseudonyms, the user is no pseudonym, and its keys do not open here.
+    """
+    if is_pseudonym(user) or not has_pseudonyms(directory, readonly=True):
+        return user
+    try:
+        envelope, close = open_envelope(directory, ledger_name, settings, readonly=True)
+    except Misconfigured as error:
+        raise locked(tenant, error) from error
+    try:
+        return envelope.pseudonyms.recorded_as(tenant, user)
+    finally:
+        close()
+
+
+def has_pseudonyms(directory: Path | None, readonly: bool) -> bool:
+    """Whether a vault is there and says that the ledger has pseudonyms; it is not asked for a key.
+
+    Raises Misconfigured, KeyUnavailable; not for a reader, who may be kept from the vault.
+    """
+    kept = None if directory is None else directory / VAULT_FILE
+    if kept is None or not kept.exists():
+        return False
+    try:
+        vault = SQLiteVault(kept, readonly=True)
+    except (Misconfigured, KeyUnavailable):
+        if readonly:
+            return False
+        raise
+    try:
+        return vault.tenants.pseudonyms.any()
+    finally:
+        vault.close()
 
 
 def _sealing(

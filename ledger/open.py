@@ -16,12 +16,12 @@ from session_ledger.domain.results import Result
 from session_ledger.ledger.backend import Backend, Remote, Shards
 from session_ledger.ledger.commandsocket import Answering, CommandClient, CommandServer
 from session_ledger.ledger.control import ControlFolds
-from session_ledger.ledger.edge import Edge
 from session_ledger.ledger.folds import PartitionFolds
 from session_ledger.ledger.guard import Guarded, Refused
 from session_ledger.ledger.keys import open_envelope as open_envelope
 from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.principals import assert_peers_are_told, own_principal, peer_of, principals_of
+from session_ledger.ledger.pseudonyms import open_edge
 from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.shard import Shard
@@ -202,6 +202,7 @@ def _own(
     closing.insert(0, close_envelope)
     started: list[Shard] = []
     try:
+        edge = open_edge(envelope, settings, log.name, clock_us, recorded=recorded)
         control_folds = ControlFolds(log.control, codec)
         control = Shard(log.control, control_folds, codec, envelope, settings, clock_us)
         started.append(control)
@@ -220,9 +221,6 @@ def _own(
             shard = Shard(partition, folds, codec, envelope, settings, clock_us)
             started.append(shard)
             shard.start()
-        edge = Edge(
-            envelope, settings.rules, settings.metadata_allow, clock_us, settings.batch_bytes_max, settings.topics
-        )
         backend = Shards(log, envelope, edge, started[1:], control, clock_us, closing)
         _publish_schemas(backend, codec.library, control_folds)
         if directory is not None:

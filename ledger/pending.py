@@ -12,7 +12,7 @@ from typing import Protocol
 from session_ledger.domain.commands import Prepared
 from session_ledger.domain.errors import KeyNotStored, OutcomeUnknown
 from session_ledger.domain.results import Result
-from session_ledger.security.port import DataKey
+from session_ledger.security.port import Kept
 
 Outcome = Result | BaseException
 _logger = logging.getLogger("session_ledger.pending")
@@ -30,7 +30,7 @@ class Pending:
 
     __slots__ = ("answer", "keys", "memory", "prepared", "size")
 
-    def __init__(self, prepared: Prepared, keys: tuple[DataKey, ...], size: int, memory: int, answer: Answer) -> None:
+    def __init__(self, prepared: Prepared, keys: tuple[Kept, ...], size: int, memory: int, answer: Answer) -> None:
         self.prepared = prepared
         self.keys = keys
         self.size = size

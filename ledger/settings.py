@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     """Unwrapped keys in memory: of data keys that seal, of data keys that opened, and of tenant keys, each."""
     session_key_age_max_s: float = Field(default=86_400.0, ge=0)
     """A session whose data key is older gets a new one with its next sealed event; 0: only when asked for."""
+    pseudonyms: bool = False
+    """Users are named by keyed pseudonyms in all that is recorded. Fixed when the ledger is created."""
     metadata_allow: tuple[str, ...] = ()
     """Metadata keys that stay readable; every other key is sealed."""
     topics: dict[str, tuple[str, ...]] = Field(default_factory=dict)

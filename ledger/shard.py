@@ -36,7 +36,7 @@ from session_ledger.ledger.log.port import PartitionLog, Record
 from session_ledger.ledger.pending import Pending, settle_all
 from session_ledger.ledger.settings import Settings
 from session_ledger.schemas.codec import Codec
-from session_ledger.security.port import DataKey, Envelope
+from session_ledger.security.port import Envelope, Kept
 
 TICK_S = 0.5  # how often an idle shard looks for coalesced refusals and behind checkpoints
 SETTLE_PAUSE_S = 0.2  # between two looks for an append of unknown outcome
@@ -292,7 +292,7 @@ class Shard:
         batch_id = os.urandom(16)
         records: list[Record] = []
         served: list[tuple[Pending, Decision, int]] = []
-        keys: list[DataKey] = []
+        keys: list[Kept] = []
         try:
             for pending in batch:
                 decision = self._decide(pending, now, batch_id, records)

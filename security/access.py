@@ -167,7 +167,7 @@ CLI: Mapping[str, tuple[Need, ...]] = {
     "verify": (Need(Right.READ_STRUCTURE, Over.LEDGER), Need(Right.OPERATE, Over.LEDGER, "sign")),
     "monitor": (Need(Right.READ_STRUCTURE, Over.TENANT), Need(Right.ALERT, Over.TENANT, "record")),
     "archive": (Need(Right.READ_STRUCTURE, Over.LEDGER), Need(Right.REVEAL, Over.LEDGER, "contents")),
-    **_over(Over.TENANT, Right.READ_CONTENT, "export"),
+    **_over(Over.TENANT, Right.READ_CONTENT, "export", "keys pseudonym"),
     **_over(Over.TENANT, Right.REVEAL, "audit reveal"),
     **_over(Over.MET, Right.AUDIT, "audit timeline", "audit state", "audit diff", "audit acknowledge"),
     **_over(Over.TENANT, Right.AUDIT, "audit access", "audit leaks"),

@@ -15,8 +15,10 @@ from session_ledger.domain.ids import format_id
 from session_ledger.security.data_keys import DataKeys, Unwrapped
 from session_ledger.security.keys import AGE, REQUESTED, RESUMED, Places, PlainKey, Scope, SealingKey
 from session_ledger.security.opened_keys import OpenedKeys
-from session_ledger.security.port import DataKey, Envelope
+from session_ledger.security.port import DataKey, Envelope, Kept
 from session_ledger.security.provider import KeyProvider
+from session_ledger.security.pseudonym_keys import VaultPseudonyms, WayBack
+from session_ledger.security.pseudonyms import NoPseudonyms, Pseudonyms
 from session_ledger.security.sealing import (
     KEY_BYTES,
     KEY_ID_BYTES,
@@ -92,6 +94,14 @@ class VaultEnvelope(Envelope):
         )
         self._data_keys = DataKeys(ledger, self._tenants)
         self._opened = OpenedKeys(keys_cached_max)
+        self.pseudonyms = self.vault_pseudonyms = VaultPseudonyms(
+            ledger,
+            vault.tenants.pseudonyms,
+            self._tenants,
+            cached_s=cached_s,
+            cached_max=keys_cached_max,
+            monotonic_s=monotonic_s,
+        )
 
     def session_key(
         self, tenant: str, user: str, session_id: bytes, *, create: bool = False, fresh: bool = False
@@ -127,10 +137,14 @@ class VaultEnvelope(Envelope):
             return None
         return self._opened.keep(self._made(found, None))
 
-    def make_durable(self, keys: Iterable[DataKey]) -> None:
+    def make_durable(self, keys: Iterable[Kept]) -> None:
+        keys = list(keys)
         fresh = {id(key): key for key in keys if isinstance(key, SealingKey) and not key.durable}
-        if not fresh:
-            return
+        if fresh:
+            self._make_keys_durable(fresh)
+        self.vault_pseudonyms.make_durable([key for key in keys if isinstance(key, WayBack)])
+
+    def _make_keys_durable(self, fresh: dict[int, SealingKey]) -> None:
         now = self._clock_us()
         lost = self._inserted(list(fresh.values()), now)
         winners = {(stored.tenant, stored.user, stored.session_id, stored.generation): stored for stored in lost}
@@ -167,12 +181,15 @@ class VaultEnvelope(Envelope):
                 if session_id is None or scope.session_id == session_id:
                     self._keys.pop(scope).revoked = True
         self._opened.forget(tenant, user, session_id)
+        if session_id is None:
+            self.vault_pseudonyms.forget(tenant, user)
 
     def close(self) -> None:
         with self._lock:
             self._keys.clear()
             self._nonces.forget()
         self._opened.clear()
+        self.vault_pseudonyms.clear()
         self._tenants.clear()
 
     # --- the cache ------------------------------------------------------------------------------------------------
@@ -343,7 +360,9 @@ class VaultEnvelope(Envelope):
 class NoEnvelope(Envelope):
     """Sealing is off: content stands in the log as it is. Never a default; whoever wants it names it."""
 
-    def __init__(self) -> None:
+    def __init__(self, pseudonyms: Pseudonyms | None = None) -> None:
+        """`pseudonyms`: of a ledger that has some; None: of one that has none."""
+        self.pseudonyms = pseudonyms or NoPseudonyms()
         self._key = PlainKey()
 
     def session_key(
@@ -366,7 +385,7 @@ class NoEnvelope(Envelope):
     def forget(self, tenant: str, user: str, session_id: bytes | None) -> None:
         return None
 
-    def make_durable(self, keys: Iterable[DataKey]) -> None:
+    def make_durable(self, keys: Iterable[Kept]) -> None:
         return None
 
     def close(self) -> None:

@@ -14,8 +14,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
+from session_ledger.security.pseudonyms import Pseudonyms
 
-class DataKey(ABC):
+
+class Kept(ABC):
+    """What has to be in the vault before anything that needs it is appended."""
+
+    __slots__ = ()
+
+    durable: bool
+    """The vault holds it."""
+    revoked: bool
+    """What it seals was erased: nothing that it has sealed may be appended any more."""
+
+
+class DataKey(Kept):
     """A data key bound to its owner: one session's, or one user's account (session_id b"")."""
 
     __slots__ = ()
@@ -26,10 +39,6 @@ class DataKey(ABC):
     """1 for the scope's first key; counts up with each rotation."""
     made_because: str
     """Why a later key was made: age, requested, or resumed (found in the vault; the log may not know of it)."""
-    durable: bool
-    """The vault holds it. Nothing sealed by a key may be appended before."""
-    revoked: bool
-    """What it seals was erased: nothing that it has sealed may be appended any more."""
 
     @property
     @abstractmethod
@@ -55,6 +64,9 @@ class Envelope(ABC):
     Whatever asks for a key may raise KeyServiceUnavailable, retriable, where its tenant's key is not in memory and the
     key service does not answer.
     """
+
+    pseudonyms: Pseudonyms
+    """What users are called in the log, and the way back."""
 
     @abstractmethod
     def session_key(
@@ -100,7 +112,7 @@ class Envelope(ABC):
         """
 
     @abstractmethod
-    def make_durable(self, keys: Iterable[DataKey]) -> None:
+    def make_durable(self, keys: Iterable[Kept]) -> None:
         """Insert into the vault, in one transaction, those that are not durable yet.
 
         Raises KeyNotStored, retriable: whichever of the keys are `durable` now may be used, what was sealed by the

@@ -4,7 +4,8 @@ Both are resumable: killed at any step, everything in the vault opens, and the n
 run beside the ledger's owner: the vault takes no data key that an older tenant key wraps, and what is read anew after a
 key went is found wrapped by its successor.
 
-    tenant     1 insert the next generation   2 wrap data keys anew, a batch a transaction   3 drop what wraps nothing
+    tenant     1 insert the next generation   2 wrap data keys anew, a batch a transaction; likewise what pseudonyms
+               need   3 drop what wraps nothing
     provider   1 the service's new key        2 wrap each tenant key anew, one a transaction
 
 Data keys that the keyring wrapped itself (a vault of version 1) are wrapped by their tenant's key in step 2 of either.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from session_ledger.domain.errors import InvalidInput, KeyUnavailable
 from session_ledger.security.data_keys import DataKeys
+from session_ledger.security.pseudonym_keys import PseudonymRows
 from session_ledger.security.sealing import wrapping_data
 from session_ledger.security.stored import TENANT_KEY_PREFIX, StoredKey, StoredTenantKey
 from session_ledger.security.tenant_keys import TenantKey, TenantKeys
@@ -44,6 +46,8 @@ class TenantRotated:
     """Older generations that are gone from the vault."""
     kept: int
     """Older generations that still wrap something: another rotation of the tenant runs."""
+    pseudonyms: int = 0
+    """Ways back from pseudonyms, and the pseudonym key, that were sealed anew by this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Rotation:
         self._store = store
         self._tenants = tenants
         self._data_keys = DataKeys(ledger, tenants)
+        self._pseudonyms = PseudonymRows(ledger, tenants)
         self._batch_keys = batch_keys
 
     def rotate_tenant(self, tenant: str, progress: Progress | None = None) -> TenantRotated:
@@ -78,9 +83,10 @@ class Rotation:
         resumed = len(of_tenant) > 1
         key = self._tenants.named(tenant, of_tenant[-1].name) if resumed else self._tenants.next_generation(tenant)
         rewrapped = self._rewrap(key, progress)
+        pseudonyms = self._reseal(key)
         dropped = self._store.drop_unused(tenant)
         kept = sum(other.tenant == tenant for other in self._store.all()) - 1
-        return TenantRotated(tenant, key.generation, resumed, rewrapped, len(dropped), kept)
+        return TenantRotated(tenant, key.generation, resumed, rewrapped, len(dropped), kept, pseudonyms)
 
     def rotate_provider(self, progress: Progress | None = None) -> ProviderRotated:
         """Every tenant key is wrapped by the service's key as it is now; so is what an older service wrapped.
@@ -121,6 +127,15 @@ class Rotation:
             done += changed
             if not found or direct_only:
                 break
+        return done
+
+    def _reseal(self, key: TenantKey) -> int:
+        """Of the tenant's pseudonyms: whatever another tenant key wraps."""
+        store, done, stuck = self._store.pseudonyms, 0, 0
+        while stuck < LOOKS_MAX and (found := store.wrapped_otherwise(key.tenant, key.name, self._batch_keys)):
+            changed = store.reseal([self._pseudonyms.resealed(stored, key) for stored in found])
+            stuck = 0 if changed else stuck + 1  # others rotate the same tenant
+            done += changed
         return done
 
     def _batches(self, key: TenantKey) -> Iterator[list[StoredKey]]:

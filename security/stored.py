@@ -1,4 +1,4 @@
-"""What a vault holds: wrapped data keys, and the wrapped tenant keys that wrap them."""
+"""What a vault holds: wrapped data keys, the wrapped tenant keys that wrap them, and what pseudonyms stand for."""
 
 from __future__ import annotations
 
@@ -43,6 +43,18 @@ class StoredTenantKey(NamedTuple):
     def name(self) -> str:
         """As the data keys that it wraps name it."""
         return tenant_key_name(self.key_id)
+
+
+class StoredPseudonym(NamedTuple):
+    """The way back from a pseudonym: the user's id, sealed by a tenant key. `pseudonym` "": the tenant's pseudonym key.
+
+    `sealed`: of a pseudonym the user's id, else the wrapped key; `wrapping_key_id` names the tenant key.
+    """
+
+    tenant: str
+    pseudonym: str
+    wrapping_key_id: str
+    sealed: bytes
 
 
 class KeyCount(NamedTuple):

@@ -23,7 +23,7 @@ from session_ledger.security.provider import KeyProvider
 from session_ledger.security.sealing import KEY_BYTES, KEY_ID_BYTES, Nonces
 from session_ledger.security.stored import TENANT_KEY_PREFIX, StoredTenantKey
 from session_ledger.security.tenant_store import TenantKeyStore
-from session_ledger.security.wrapping import Bound, Secret, unwrap_v1, wrap_v1
+from session_ledger.security.wrapping import Bound, Secret, open_user_v1, seal_user_v1, unwrap_v1, wrap_v1
 
 CACHED_S = 300.0  # five minutes: how long a key that was destroyed may still open something
 CACHED_MAX = 20_000
@@ -54,6 +54,14 @@ class TenantKey:
     def unwrap(self, wrapped: bytes, associated: bytes) -> bytes:
         """The data key. Raises KeyUnavailable."""
         return unwrap_v1(self._cipher, wrapped, associated, f"tenant key {self.name} of tenant {self.tenant!r}")
+
+    def seal_user(self, nonce: bytes, user: str, associated: bytes) -> tuple[str, bytes]:
+        """(its name, the user's id sealed)."""
+        return self.name, seal_user_v1(self._cipher, nonce, user, associated)
+
+    def open_user(self, sealed: bytes, associated: bytes) -> str:
+        """The user's id. Raises KeyUnavailable."""
+        return open_user_v1(self._cipher, sealed, associated, f"tenant key {self.name} of tenant {self.tenant!r}")
 
     def __repr__(self) -> str:
         return f"<TenantKey {self.name} of {self.tenant!r} generation={self.generation}>"
@@ -118,6 +126,10 @@ class TenantKeys:
     def wrap_by(self, tenant_key: TenantKey, key: bytes, associated: bytes) -> tuple[str, bytes]:
         """The same, by that tenant key."""
         return tenant_key.wrap(self._nonces.take(), key, associated)
+
+    def seal_user_by(self, tenant_key: TenantKey, user: str, associated: bytes) -> tuple[str, bytes]:
+        """(name of that tenant key, the user's id sealed by it)."""
+        return tenant_key.seal_user(self._nonces.take(), user, associated)
 
     def refresh(self, tenant: str) -> None:
         """Forget which key wraps: the vault knows a newer one."""

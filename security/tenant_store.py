@@ -6,12 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from session_ledger.domain.errors import KeyNotStored
+from session_ledger.security.pseudonym_store import PseudonymStore
+from session_ledger.security.pseudonym_store import TenantKeyReplaced as TenantKeyReplaced
 from session_ledger.security.stored import KeyCount, StoredKey, StoredTenantKey
-
-
-class TenantKeyReplaced(KeyNotStored):
-    """A data key came wrapped by a tenant key that is not the tenant's newest: wrap it again, by that one."""
 
 
 class Rewrapped(NamedTuple):
@@ -28,6 +25,9 @@ class TenantKeyStore(ABC):
     What makes a rotation safe beside writers: a data key is inserted only if its tenant key is the tenant's newest, in
     the same transaction. So once a new generation stands here, no data key joins an older one.
     """
+
+    pseudonyms: PseudonymStore
+    """What tenant keys wrap beside data keys."""
 
     @abstractmethod
     def insert_if_absent(self, key: StoredTenantKey) -> StoredTenantKey:
@@ -65,4 +65,4 @@ class TenantKeyStore(ABC):
 
     @abstractmethod
     def drop_unused(self, tenant: str) -> list[StoredTenantKey]:
-        """Remove the tenant's older generations that wrap no data key, in one transaction; those that went."""
+        """Remove the tenant's older generations that wrap nothing, in one transaction; those that went."""

@@ -20,9 +20,10 @@ from session_ledger.domain.errors import KeyNotStored, KeyUnavailable, Misconfig
 from session_ledger.security.files import create_private, open_to_others
 from session_ledger.security.stored import StoredKey as StoredKey
 from session_ledger.security.tenant_store import TenantKeyStore
-from session_ledger.security.vault_tenants import CREATE_TENANT_KEYS, SQLiteTenantKeys, refuse_replaced
+from session_ledger.security.vault_pseudonyms import CREATE_PSEUDONYMS, refuse_replaced
+from session_ledger.security.vault_tenants import CREATE_TENANT_KEYS, SQLiteTenantKeys
 
-VAULT_VERSION = 2
+VAULT_VERSION = 3
 APPLICATION_ID = 0x534C564C  # "SLVL": tells this file from other SQLite files
 BUSY_TIMEOUT_S = 5.0  # another process may write; its transaction is one fsync long
 
@@ -35,13 +36,15 @@ CREATE TABLE IF NOT EXISTS keys (
     PRIMARY KEY (session_id, tenant, user, generation)
 ) WITHOUT ROWID;
 {CREATE_TENANT_KEYS}
+{CREATE_PSEUDONYMS}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VAULT_VERSION};
 COMMIT;
 """
-_UPGRADE_FROM_1 = f"""
+_UPGRADE = f"""
 BEGIN IMMEDIATE;
 {CREATE_TENANT_KEYS}
+{CREATE_PSEUDONYMS}
 PRAGMA user_version = {VAULT_VERSION};
 COMMIT;
 """
@@ -63,7 +66,7 @@ class Vault(ABC):
     """Keeps wrapped data keys. Thread-safe. Every failure is KeyUnavailable, or KeyNotStored from an insert."""
 
     tenants: TenantKeyStore
-    """The tenant keys that wrap them."""
+    """The tenant keys that wrap them, and what else these wrap (`tenants.pseudonyms`)."""
 
     @abstractmethod
     def insert_if_absent(self, keys: Sequence[StoredKey]) -> list[StoredKey]:
@@ -100,7 +103,7 @@ class Vault(ABC):
 
     @abstractmethod
     def destroy_tenant(self, tenant: str) -> int:
-        """Destroy every key of the tenant, tenant keys too; how many data keys it were."""
+        """Destroy every key and way back of the tenant, tenant keys too; how many data keys it were."""
 
     @abstractmethod
     def scrub(self) -> None:
@@ -179,6 +182,7 @@ class SQLiteVault(Vault):
     def destroy_tenant(self, tenant: str) -> int:
         with self.writing("the end of a tenant's keys") as writer:
             keys = writer.execute("DELETE FROM keys WHERE tenant = ?", (tenant,)).rowcount
+            writer.execute("DELETE FROM pseudonyms WHERE tenant = ?", (tenant,))
             writer.execute("DELETE FROM tenant_keys WHERE tenant = ?", (tenant,))
             return keys
 
@@ -295,8 +299,8 @@ def _prepare(writer: sqlite3.Connection, path: Path) -> None:
         _use_wal(writer)
     if version == 0:
         writer.executescript(_CREATE)
-    elif version == 1 and writer.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,):
-        writer.executescript(_UPGRADE_FROM_1)  # of several who upgrade at once, the later find it done
+    elif version < VAULT_VERSION and writer.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,):
+        writer.executescript(_UPGRADE)  # of several who upgrade at once, the later find it done
 
 
 def _use_wal(writer: sqlite3.Connection) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from session_ledger.security.stored import TENANT_KEY_PREFIX, KeyCount, StoredKey, StoredTenantKey
+from session_ledger.security.pseudonym_store import PseudonymStore, Resealed
+from session_ledger.security.stored import TENANT_KEY_PREFIX, KeyCount, StoredKey, StoredPseudonym, StoredTenantKey
 from session_ledger.security.tenant_store import Rewrapped, TenantKeyReplaced, TenantKeyStore
 from session_ledger.security.vault import Vault
 
@@ -89,6 +90,7 @@ class MemoryTenantKeys(TenantKeyStore):
         self._lock = lock
         self._data_keys = keys
         self._keys: dict[tuple[str, int], StoredTenantKey] = {}
+        self.pseudonyms = self._pseudonyms = MemoryPseudonyms(lock, self)
 
     def insert_if_absent(self, key: StoredTenantKey) -> StoredTenantKey:
         with self._lock:
@@ -106,6 +108,7 @@ class MemoryTenantKeys(TenantKeyStore):
         """Forget the tenant's keys; under the vault's lock, which the caller holds."""
         for place in [place for place in self._keys if place[0] == tenant]:
             del self._keys[place]
+        self._pseudonyms.destroy_tenant(tenant)
 
     def find(self, tenant: str, key_id: bytes) -> StoredTenantKey | None:
         return next((key for key in self.all() if key.tenant == tenant and key.key_id == key_id), None)
@@ -157,13 +160,14 @@ class MemoryTenantKeys(TenantKeyStore):
         with self._lock:
             newest = self._newest(tenant)
             used = {key.wrapping_key_id for key in self._all_data_keys() if key.tenant == tenant}
+            used |= self._pseudonyms.wrapped_by(tenant)
             of_tenant = [key for key in self._keys.values() if key.tenant == tenant and key != newest]
             dropped = [key for key in of_tenant if key.name not in used]
             for key in dropped:
                 del self._keys[key.tenant, key.generation]
         return dropped
 
-    def refuse_replaced(self, keys: Sequence[StoredKey]) -> None:
+    def refuse_replaced(self, keys: Sequence[StoredKey] | Sequence[StoredPseudonym]) -> None:
         """Raise TenantKeyReplaced unless each is wrapped by its tenant's newest key. The caller holds the lock."""
         for tenant, wrapping_key_id in {(key.tenant, key.wrapping_key_id) for key in keys}:
             newest = self._newest(tenant)
@@ -172,3 +176,55 @@ class MemoryTenantKeys(TenantKeyStore):
 
     def _all_data_keys(self) -> list[StoredKey]:
         return sorted((key for of_scope in self._data_keys.values() for key in of_scope), key=lambda key: key[:4])
+
+
+class MemoryPseudonyms(PseudonymStore):
+    """Its pseudonym keys and ways back, likewise."""
+
+    def __init__(self, lock: threading.Lock, tenants: MemoryTenantKeys) -> None:
+        self._lock = lock
+        self._tenants = tenants
+        self._rows: dict[tuple[str, str], StoredPseudonym] = {}
+
+    def insert_if_absent(self, rows: Sequence[StoredPseudonym]) -> list[StoredPseudonym]:
+        with self._lock:
+            self._tenants.refuse_replaced(rows)
+            return [self._rows.setdefault((row.tenant, row.pseudonym), row) for row in rows]
+
+    def find(self, tenant: str, pseudonym: str) -> StoredPseudonym | None:
+        with self._lock:
+            return self._rows.get((tenant, pseudonym))
+
+    def any(self) -> bool:
+        with self._lock:
+            return bool(self._rows)
+
+    def destroy(self, tenant: str, pseudonym: str) -> bool:
+        if not pseudonym:
+            raise ValueError("the tenant's pseudonym key goes with the tenant")
+        with self._lock:
+            return self._rows.pop((tenant, pseudonym), None) is not None
+
+    def destroy_tenant(self, tenant: str) -> None:
+        """Forget the tenant's rows; the caller holds the lock, as for `wrapped_by`."""
+        for place in [place for place in self._rows if place[0] == tenant]:
+            del self._rows[place]
+
+    def wrapped_by(self, tenant: str) -> set[str]:
+        """The names of the tenant keys that wrap a row."""
+        return {row.wrapping_key_id for row in self._rows.values() if row.tenant == tenant}
+
+    def wrapped_otherwise(self, tenant: str, wrapping_key_id: str, limit: int) -> list[StoredPseudonym]:
+        with self._lock:
+            rows = [row for row in self._rows.values() if row.tenant == tenant]
+        return sorted(row for row in rows if row.wrapping_key_id != wrapping_key_id)[:limit]
+
+    def reseal(self, rows: Sequence[Resealed]) -> int:
+        done = 0
+        with self._lock:
+            for stored, wrapping_key_id, sealed in rows:
+                place = stored.tenant, stored.pseudonym
+                if self._rows.get(place) == stored:
+                    self._rows[place] = stored._replace(wrapping_key_id=wrapping_key_id, sealed=sealed)
+                    done += 1
+        return done

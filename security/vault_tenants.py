@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from session_ledger.domain.errors import KeyUnavailable
-from session_ledger.security.stored import TENANT_KEY_PREFIX, KeyCount, StoredKey, StoredTenantKey
-from session_ledger.security.tenant_store import Rewrapped, TenantKeyReplaced, TenantKeyStore
+from session_ledger.security.stored import KeyCount, StoredKey, StoredTenantKey
+from session_ledger.security.tenant_store import Rewrapped, TenantKeyStore
+from session_ledger.security.vault_pseudonyms import SQLitePseudonyms
 
 CREATE_TENANT_KEYS = """
 CREATE TABLE IF NOT EXISTS tenant_keys (
@@ -23,7 +24,6 @@ _DATA_COLUMNS = "session_id, tenant, user, generation, key_id, wrapping_key_id, 
 _SELECT = f"SELECT {_COLUMNS} FROM tenant_keys"
 _INSERT = f"INSERT INTO tenant_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _NEWEST = f"{_SELECT} WHERE tenant = ? ORDER BY generation DESC LIMIT 1"
-_NEWEST_ID = "SELECT key_id FROM tenant_keys WHERE tenant = ? ORDER BY generation DESC LIMIT 1"
 _COUNTS = """
 SELECT tenant, wrapping_key_id, count(*) FILTER (WHERE session_id <> x''), count(*) FILTER (WHERE session_id = x'')
 FROM keys GROUP BY tenant, wrapping_key_id ORDER BY tenant, wrapping_key_id
@@ -41,6 +41,9 @@ _REPLACE = """
 UPDATE tenant_keys SET provider_key_id = ?, wrapped = ?
 WHERE tenant = ? AND generation = ? AND key_id = ? AND wrapped = ?
 """
+_USED = """
+SELECT wrapping_key_id FROM keys WHERE tenant = ? UNION SELECT wrapping_key_id FROM pseudonyms WHERE tenant = ?
+"""
 _NO_SESSION: tuple[object, ...] = (b"", "", "", 0)  # before every row: generations begin with 1
 
 
@@ -56,6 +59,7 @@ class SQLiteTenantKeys(TenantKeyStore):
         self._writing = writing
         self._rows = rows
         self._path = path
+        self.pseudonyms = SQLitePseudonyms(writing, rows)
 
     def insert_if_absent(self, key: StoredTenantKey) -> StoredTenantKey:
         with self._writing(f"a key of tenant {key.tenant!r}") as writer:
@@ -103,8 +107,7 @@ class SQLiteTenantKeys(TenantKeyStore):
         with self._writing(f"the end of older keys of tenant {tenant!r}") as writer:
             query = f"{_SELECT} WHERE tenant = ? ORDER BY generation"
             older = [StoredTenantKey._make(row) for row in writer.execute(query, (tenant,))][:-1]
-            query = "SELECT DISTINCT wrapping_key_id FROM keys WHERE tenant = ?"
-            used = {name for (name,) in writer.execute(query, (tenant,))} if older else set()
+            used = {name for (name,) in writer.execute(_USED, (tenant, tenant))} if older else set()
             dropped = [key for key in older if key.name not in used]
             for key in dropped:
                 writer.execute("DELETE FROM tenant_keys WHERE tenant = ? AND key_id = ?", (tenant, key.key_id))
@@ -124,13 +127,3 @@ class SQLiteTenantKeys(TenantKeyStore):
                 return []
             raise
         return [StoredTenantKey._make(row) for row in rows]
-
-
-def refuse_replaced(writer: sqlite3.Connection, keys: Sequence[StoredKey]) -> None:
-    """Raise TenantKeyReplaced unless each data key is wrapped by its tenant's newest key (or by no tenant key)."""
-    for tenant, wrapping_key_id in {(key.tenant, key.wrapping_key_id) for key in keys}:
-        if not wrapping_key_id.startswith(TENANT_KEY_PREFIX):
-            continue
-        row = writer.execute(_NEWEST_ID, (tenant,)).fetchone()
-        if row is None or TENANT_KEY_PREFIX + row[0].hex() != wrapping_key_id:
-            raise TenantKeyReplaced(f"{wrapping_key_id} is not the newest key of tenant {tenant!r}: wrap again")

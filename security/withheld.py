@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from session_ledger.domain.errors import ContentWithheld
 from session_ledger.security.access import Principal, Right
-from session_ledger.security.port import DataKey, Envelope
+from session_ledger.security.port import Envelope, Kept
+from session_ledger.security.pseudonyms import LockedPseudonyms, NoPseudonyms, Pseudonyms
 
 WHY = (
     "this principal reads structure alone; `session-ledger audit reveal SESSION --reason ...`, or reveal(content) in "
@@ -16,7 +17,11 @@ WHY = (
 
 
 class Withheld(Envelope):
-    """Every key that is asked for is refused."""
+    """Every key that is asked for is refused, and users stay named as the log names them."""
+
+    def __init__(self, *, pseudonyms: bool) -> None:
+        """`pseudonyms`: whether the ledger has some."""
+        self.pseudonyms: Pseudonyms = LockedPseudonyms("it reads structure alone") if pseudonyms else NoPseudonyms()
 
     def session_key(
         self, tenant: str, user: str, session_id: bytes, *, create: bool = False, fresh: bool = False
@@ -38,16 +43,15 @@ class Withheld(Envelope):
     def opening_key(self, tenant: str, user: str, session_id: bytes, key_id: bytes | None) -> NoReturn:
         raise ContentWithheld(WHY)
 
-    def make_durable(self, keys: Iterable[DataKey]) -> NoReturn:
+    def make_durable(self, keys: Iterable[Kept]) -> NoReturn:
         raise ContentWithheld(WHY)
 
     def close(self) -> None:
         return None
 
 
-WITHHELD = Withheld()
-
-
 def as_read_by(principal: Principal | None, envelope: Envelope) -> Envelope:
     """The envelope, or one that withholds, as the principal may read content (None: may)."""
-    return envelope if principal is None or principal.has(Right.READ_CONTENT) else WITHHELD
+    if principal is None or principal.has(Right.READ_CONTENT):
+        return envelope
+    return Withheld(pseudonyms=envelope.pseudonyms.in_use())

@@ -1,4 +1,4 @@
-"""Wrapping version 1: a key encrypted by another, bound to its place. Nothing in here may change.
+"""Wrapping version 1: a key, or a user's id, encrypted by a key and bound to its place. Nothing in here may change.
 
 A wrapped key is ``0x01 + nonce(12) + AES-256-GCM output`` (the tag, 16 bytes, at its end).
 """
@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from session_ledger.domain.errors import KeyUnavailable
-from session_ledger.security.sealing import KEY_BYTES, NONCE_BYTES, TAG_BYTES, prefixed
+from session_ledger.security.sealing import KEY_BYTES, NONCE_BYTES, SEALED_BYTES_MIN, TAG_BYTES, prefixed
 
 _WRAPPED_V1 = b"\x01"
 _WRAPPED_BYTES = 1 + NONCE_BYTES + KEY_BYTES + TAG_BYTES
@@ -58,4 +58,21 @@ def unwrap_v1(cipher: AESGCM, wrapped: object, associated: bytes, by: str) -> by
     except InvalidTag:
         raise KeyUnavailable(
             f"a key does not unwrap with {by}: it is damaged, belongs to another owner, or the key is another ledger's"
+        ) from None
+
+
+def seal_user_v1(cipher: AESGCM, nonce: bytes, user: str, associated: bytes) -> bytes:
+    """A user's id, sealed: the same form, as long as the id is."""
+    return _WRAPPED_V1 + nonce + cipher.encrypt(nonce, user.encode(), associated)
+
+
+def open_user_v1(cipher: AESGCM, sealed: object, associated: bytes, by: str) -> str:
+    """The user's id. Raises KeyUnavailable that names the key (`by`) where it does not open."""
+    if not isinstance(sealed, bytes) or len(sealed) < SEALED_BYTES_MIN or sealed[:1] != _WRAPPED_V1:
+        raise KeyUnavailable(f"a user's id sealed by {by} is damaged: format or length is wrong")
+    try:
+        return cipher.decrypt(sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :], associated).decode()
+    except (InvalidTag, UnicodeDecodeError):
+        raise KeyUnavailable(
+            f"a user's id does not open with {by}: it is damaged, or of another pseudonym, tenant or ledger"
         ) from None

@@ -74,7 +74,7 @@ def test_the_sums_of_a_tenant_are_those_of_its_users() -> None:
     fold(db, -1, [(position, event) for partition, position, event in world.events if partition == -1])
     default, _ = quota_views.tenant_quotas(db, "acme", world.now)
     assert ("api_calls", 2, Decimal(0), Decimal(100)) == (default.resource, default.users, default.used, default.limit)
-    page = quota_views.user_quotas(db, "acme", "", 1, world.now)
+    page = quota_views.user_quotas(db, "acme", "", 1, world.now, lambda _, user: user)
     assert ["ada"] == [item.user for item in page]
     assert page.next is not None
 

@@ -1,4 +1,4 @@
-"""The tenant keys of a vault, in a file and in memory: one suite; and a file of version 1 that becomes one of 2."""
+"""The tenant keys of a vault, in a file and in memory: one suite; and files of older versions that are upgraded."""
 
 from __future__ import annotations
 
@@ -41,6 +41,17 @@ def old_vault(tmp_path: Path) -> Path:
         shutil.copy(OLD / name, tmp_path / name)
         (tmp_path / name).chmod(0o600)
     return tmp_path
+
+
+@pytest.fixture(params=[1, 2])
+def older_vault(request: pytest.FixtureRequest, old_vault: Path) -> Path:
+    """The same, and the same as the release after it made of that: with tenant keys, and without pseudonyms."""
+    if request.param == 2:
+        SQLiteVault(old_vault / "vault.db").close()
+        vault = sqlite3.connect(old_vault / "vault.db", isolation_level=None)
+        vault.executescript("DROP TABLE pseudonyms; PRAGMA user_version = 2; VACUUM")
+        vault.close()
+    return old_vault
 
 
 def tenant_key(tenant: str = "acme", generation: int = 1) -> StoredTenantKey:
@@ -157,9 +168,9 @@ def test_a_removed_tenant_key_leaves_no_copy_in_the_files(tmp_path: Path) -> Non
     vault.close()
 
 
-def test_a_vault_of_version_1_is_upgraded_and_stays_readable(old_vault: Path) -> None:
+def test_an_older_vault_is_upgraded_and_stays_readable(older_vault: Path) -> None:
     """Its rows stay as they are, what they sealed opens, repeats are known again, and new keys join tenant keys."""
-    vault, keyring = SQLiteVault(old_vault / "vault.db"), Keyring.open(old_vault / "keyring.json")
+    vault, keyring = SQLiteVault(older_vault / "vault.db"), Keyring.open(older_vault / "keyring.json")
     envelope = VaultEnvelope("support", vault, keyring)
     _opens_everything(envelope)
     assert {keyring.primary} == {count.wrapping_key_id for count in vault.tenants.counts()}
@@ -169,7 +180,7 @@ def test_a_vault_of_version_1_is_upgraded_and_stays_readable(old_vault: Path) ->
     newest = vault.tenants.newest("acme")
     assert newest is not None
     assert newest.name in {count.wrapping_key_id for count in vault.tenants.counts()}
-    assert (2,) == vault.rows("PRAGMA user_version", ())[0]
+    assert (3,) == vault.rows("PRAGMA user_version", ())[0]
     vault.close()
 
 
@@ -189,35 +200,36 @@ def test_an_old_vault_is_read_without_being_changed(old_vault: Path) -> None:
     reader.close()
 
 
-def test_an_upgrade_that_is_cut_short_leaves_the_old_vault(old_vault: Path) -> None:
-    """Where the disk has no room for the new table, the file stays one of version 1, whole."""
-    path = old_vault / "vault.db"
+def test_an_upgrade_that_is_cut_short_leaves_the_older_vault(older_vault: Path) -> None:
+    """Where the disk has no room for the new table, the file stays one of its version, whole."""
+    path = older_vault / "vault.db"
     limited = sqlite3.connect(path, isolation_level=None)
+    before = limited.execute("PRAGMA user_version").fetchone()
     pages = limited.execute("PRAGMA page_count").fetchone()[0]
     limited.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(sqlite3.OperationalError, match="full"):
         limited.executescript(_upgrade())
     limited.close()
     reader = SQLiteVault(path, readonly=True)
-    assert (1,) == reader.rows("PRAGMA user_version", ())[0]
+    assert before == reader.rows("PRAGMA user_version", ())[0]
     reader.close()
     upgraded = SQLiteVault(path)
-    _opens_everything(VaultEnvelope("support", upgraded, Keyring.open(old_vault / "keyring.json")))
+    _opens_everything(VaultEnvelope("support", upgraded, Keyring.open(older_vault / "keyring.json")))
     upgraded.close()
 
 
 def _upgrade() -> str:
     from session_ledger.security import vault
 
-    return vault._UPGRADE_FROM_1
+    return vault._UPGRADE
 
 
-def test_many_who_upgrade_at_once_all_find_it_upgraded(old_vault: Path) -> None:
-    """Eight openers of one vault of version 1."""
+def test_many_who_upgrade_at_once_all_find_it_upgraded(older_vault: Path) -> None:
+    """Eight openers of one older vault."""
     with ThreadPoolExecutor(8) as pool:
-        vaults = list(pool.map(lambda _: SQLiteVault(old_vault / "vault.db"), range(8)))
+        vaults = list(pool.map(lambda _: SQLiteVault(older_vault / "vault.db"), range(8)))
     for vault in vaults:
-        assert (2,) == vault.rows("PRAGMA user_version", ())[0]
+        assert (3,) == vault.rows("PRAGMA user_version", ())[0]
         vault.close()
 
 

@@ -257,9 +257,9 @@ def test_a_vault_of_a_newer_version_is_refused(vault: SQLiteVault) -> None:
     """Misconfigured names both versions."""
     vault.close()
     newer = sqlite3.connect(vault.path)
-    newer.execute("PRAGMA user_version = 3")
+    newer.execute("PRAGMA user_version = 4")
     newer.close()
-    with pytest.raises(Misconfigured, match="version 3, this release knows up to 2"):
+    with pytest.raises(Misconfigured, match="version 4, this release knows up to 3"):
         SQLiteVault(vault.path)
 
 
