@@ -32,8 +32,8 @@ class Revealed:
 class _Counting(Withheld):
     """Gives no key, and counts how often one was asked for."""
 
-    def __init__(self, pseudonyms: Pseudonyms) -> None:
-        super().__init__(pseudonyms)
+    def __init__(self, pseudonyms: bool) -> None:
+        super().__init__(pseudonyms=pseudonyms)
         self.fields = 0
 
     def opening_key(self, tenant: str, user: str, session_id: bytes, key_id: bytes | None) -> NoReturn:
@@ -57,7 +57,7 @@ def reveal_session(
     `opened`: gives what opens; it is asked only after that. Raises SessionNotFound, Forbidden, and what the ledger
     raises where it can not record (NotOwner, LogUnavailable, ...): then nothing was opened.
     """
-    counting = _Counting(views._envelope.pseudonyms)
+    counting = _Counting(views._envelope.pseudonyms.in_use())
     seen = _read(views._opening_with(counting), tenant, user, session_id)
     if counting.fields == 0:
         return seen

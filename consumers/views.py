@@ -6,24 +6,8 @@ import sqlite3
 from dataclasses import replace
 from uuid import UUID
 
-from session_ledger.consumers import quota_views
-from session_ledger.consumers.opening import (
-    agent_view,
-    authentication_failure_view,
-    error_view,
-    legal_hold_view,
-    message_view,
-    session_view,
-)
-from session_ledger.consumers.paging import (
-    PAGE_MAX,
-    agent_key,
-    limited,
-    read_cursor,
-    session_key,
-    statuses_of,
-    write_cursor,
-)
+from session_ledger.consumers import opening, paging, quota_views
+from session_ledger.consumers.paging import PAGE_MAX, agent_key, limited, session_key, statuses_of
 from session_ledger.consumers.records import (
     AgentView,
     AuthenticationFailureView,
@@ -211,6 +195,7 @@ class Views(OpenViews):
         `at` moves the clock, not the log: windows as they are now, seen from then. It must not lie before their last
         amount.
         """
+        partition = self.partition_of(tenant, user)
         with self._read_of("quotas", tenant, fresh, user, CONTROL) as (db, user):
             report = quota_views.report(db, tenant, user, self._clock() if at is None else at)
             partition = self.partition_of(tenant, user)
@@ -221,7 +206,7 @@ class Views(OpenViews):
         self, tenant: str, *, limit: int = 50, after: str | None = None, fresh: bool | None = None
     ) -> Page[UserQuotas]:
         """A page of the tenant's users who consumed, were refused or have a quota of their own, by name."""
-        user = "" if after is None else read_cursor(after, 1)[0]
+        user = "" if after is None else paging.read_cursor(after, 1)[0]
         with self._read("user_quotas", tenant, fresh) as db:
             return quota_views.user_quotas(db, tenant, user, limited(limit, "limit"), self._clock(), self._user_of)
 

@@ -27,10 +27,11 @@ from session_ledger.projections.store import Store
 from session_ledger.schemas.codec import Codec
 from session_ledger.security.access import Principal, Right, check_read
 from session_ledger.security.port import Envelope
-from session_ledger.security.withheld import as_read_by, withheld
+from session_ledger.security.withheld import Withheld, as_read_by
 
 U = TypeVar("U", str, str | None)
 CONTROL = -1
+U = TypeVar("U", str, str | None)
 
 
 class OpenViews:
@@ -96,7 +97,7 @@ class OpenViews:
                 envelope, close_envelope = open_envelope(place.directory, log.name, chosen, readonly=True)
                 closing.append(close_envelope)
             else:
-                envelope = withheld(has_pseudonyms(place.directory))
+                envelope = Withheld(pseudonyms=has_pseudonyms(place.directory, readonly=True))
             codec, close_codec = open_codec(log, chosen)
             closing.append(close_codec)
             store = open_store(log, place.directory)
@@ -183,14 +184,13 @@ class OpenViews:
 
     def partition_of(self, tenant: str, user: str) -> int:
         """The partition that holds all that belongs to the user."""
-        return slot_of_user(tenant, self._recorded_as(tenant, user)) & (len(self.log.partitions) - 1)
+        return slot_of_user(tenant, self.recorded_as(tenant, user)) & (len(self.log.partitions) - 1)
 
-    def _recorded_as(self, tenant: str, user: str) -> str:
+    def recorded_as(self, tenant: str, user: str) -> str:
         """The user as log and rows name it: by a pseudonym where the ledger has them. Raises KeyUnavailable."""
         return self._envelope.pseudonyms.recorded_as(tenant, user)
 
     def _user_of(self, tenant: str, recorded: str) -> str:
-        """The user's id, where whoever reads may be told."""
         return self._envelope.pseudonyms.user_of(tenant, recorded)
 
     @contextlib.contextmanager
@@ -215,9 +215,9 @@ class OpenViews:
     ) -> Iterator[tuple[sqlite3.Connection, U]]:
         """Likewise, fresh in the user's partition too, and the user as the rows name it."""
         if self.principal is not None:
-            check_read(self.principal, name, tenant)  # first: what is another's is not even named
+            check_read(self.principal, name, tenant)
         if user is not None:
-            user = self._recorded_as(tenant, user)
+            user = self.recorded_as(tenant, user)
             partitions = (*partitions, self.partition_of(tenant, user))
         with self._read(name, tenant, fresh, *partitions) as db:
             yield db, user

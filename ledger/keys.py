@@ -51,7 +51,7 @@ def open_envelope(
     """
     if settings.encryption == "none":
         envelope: Envelope = NoEnvelope(
-            LockedPseudonyms("sealing is off here") if has_pseudonyms(directory, readonly=readonly) else None
+            LockedPseudonyms("sealing is off here") if has_pseudonyms(directory, readonly) else None
         )
         return envelope, envelope.close
     if directory is None:
@@ -84,7 +84,7 @@ def recorded_as(directory: Path | None, ledger_name: str, settings: Settings, te
 
     Raises KeyUnavailable where the ledger has pseudonyms, the user is no pseudonym, and its keys do not open here.
     """
-    if is_pseudonym(user) or not has_pseudonyms(directory):
+    if is_pseudonym(user) or not has_pseudonyms(directory, readonly=True):
         return user
     try:
         envelope, close = open_envelope(directory, ledger_name, settings, readonly=True)
@@ -96,7 +96,7 @@ def recorded_as(directory: Path | None, ledger_name: str, settings: Settings, te
         close()
 
 
-def has_pseudonyms(directory: Path | None, *, readonly: bool = True) -> bool:
+def has_pseudonyms(directory: Path | None, readonly: bool) -> bool:
     """Whether a vault is there and says that the ledger has pseudonyms; it is not asked for a key.
 
     Raises Misconfigured, KeyUnavailable; not for a reader, who may be kept from the vault.

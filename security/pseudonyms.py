@@ -46,7 +46,7 @@ class NoPseudonyms(Pseudonyms):
 
 
 class LockedPseudonyms(Pseudonyms):
-    """The ledger has them, and this process has no keys, or nobody to use them for."""
+    """The ledger has them, and who uses this has no keys."""
 
     def __init__(self, why: str) -> None:
         self._why = why

@@ -17,10 +17,11 @@ WHY = (
 
 
 class Withheld(Envelope):
-    """Every key that is asked for is refused; users are told as they are recorded."""
+    """Every key that is asked for is refused, and users stay named as the log names them."""
 
-    def __init__(self, pseudonyms: Pseudonyms) -> None:
-        self.pseudonyms = pseudonyms
+    def __init__(self, *, pseudonyms: bool) -> None:
+        """`pseudonyms`: whether the ledger has some."""
+        self.pseudonyms: Pseudonyms = LockedPseudonyms("it reads structure alone") if pseudonyms else NoPseudonyms()
 
     def session_key(
         self, tenant: str, user: str, session_id: bytes, *, create: bool = False, fresh: bool = False
@@ -49,13 +50,8 @@ class Withheld(Envelope):
         return None
 
 
-def withheld(pseudonyms: bool) -> Withheld:
-    """Of a ledger that has pseudonyms, or has none: who may not read content is not told whose they are either."""
-    return Withheld(LockedPseudonyms("this principal reads structure alone") if pseudonyms else NoPseudonyms())
-
-
 def as_read_by(principal: Principal | None, envelope: Envelope) -> Envelope:
     """The envelope, or one that withholds, as the principal may read content (None: may)."""
     if principal is None or principal.has(Right.READ_CONTENT):
         return envelope
-    return withheld(envelope.pseudonyms.in_use())
+    return Withheld(pseudonyms=envelope.pseudonyms.in_use())

@@ -10,7 +10,7 @@ import pytest
 
 from session_ledger.consumers.revealing import reveal_session
 from session_ledger.consumers.views import Views
-from session_ledger.domain.errors import Forbidden, SessionNotFound
+from session_ledger.domain.errors import Forbidden, KeyUnavailable, SessionNotFound
 from session_ledger.domain.events import ContentRevealed
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.principals import system_user
@@ -192,3 +192,25 @@ def test_a_reveal_that_is_refused_opens_and_records_nothing(told: Told, role: st
     with pytest.raises(Forbidden):
         reveal(told, Principal("ann", role, frozenset((OWN,))), tenant, by)
     assert before == len(events(told.ledger))
+
+
+def test_who_reads_structure_alone_is_told_pseudonyms(tmp_path: Path) -> None:
+    """In every record, lent views or opened ones; a user's id is refused, for no key is there to make its pseudonym."""
+    url = f"sqlite:{tmp_path / 'ledger'}"
+    auditor = Principal("ann", "auditor", frozenset({OWN}))
+    with Ledger.open(url, pseudonyms=True) as ledger:
+        session = tell(ledger, OWN)
+    with Views.open(url) as views:
+        (recorded,) = {row.user for row in views.acting_as(auditor).tenant_sessions(OWN).items}
+        assert recorded == views.recorded_as(OWN, "u")
+        assert "u" == views.session(OWN, "u", session).user
+    (tmp_path / "ledger" / "keyring.json").unlink()
+    with Views.open(url, principal=auditor) as views:
+        for name, read in reads(views, OWN, session).items():
+            if name in ("tenant_sessions", "user_quotas", "tenant_quotas", "agents", "legal_holds", "stats"):
+                assert "user='u'" not in repr(read())
+            else:
+                with pytest.raises(KeyUnavailable, match="reads structure alone"):
+                    read()
+        assert recorded == views.session(OWN, recorded, session).user
+        assert views.history(OWN, recorded, session)[0].content is None

@@ -212,7 +212,7 @@ def test_no_record_of_who_did_it_is_left_out() -> None:
 
 def test_no_read_is_left_out() -> None:
     """Each read of the views has a right."""
-    wiring = {"open", "over", "close", "acting_as", "refresh", "wait", "partition_of"}
+    wiring = {"open", "over", "close", "acting_as", "refresh", "wait", "partition_of", "recorded_as"}
     there = {name for name in dir(Views) if not name.startswith("_")} - wiring
     assert there == set(READS), f"add what differs to READS in {WHERE}"
     assert there == {name for name, _ in each(READS_BY_ROLES)}

@@ -286,7 +286,7 @@ def test_a_row_opens_in_its_place_only(either: Vault, service: MemoryKeyring) ->
 
 def test_who_has_no_key_takes_pseudonyms_only() -> None:
     """An id is refused with what to do; what is recorded is told as it is."""
-    locked, ann = LockedPseudonyms("sealing is off here"), "p-" + "a" * 26
+    locked, ann = LockedPseudonyms("it has no keys"), "p-" + "a" * 26
     assert locked.in_use()
     assert (ann, "", ann) == (locked.recorded_as("t", ann), locked.recorded_as("t", ""), locked.user_of("t", ann))
     with pytest.raises(KeyUnavailable, match=r"'t' by pseudonyms.*\(p-\.\.\.\)"):
