@@ -14,7 +14,6 @@ from session_ledger.domain.errors import ContentWithheld
 from session_ledger.domain.ids import parse_id
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.security.port import Envelope
-from session_ledger.security.pseudonyms import Pseudonyms
 from session_ledger.security.withheld import Withheld
 
 
@@ -57,6 +56,7 @@ def reveal_session(
     `opened`: gives what opens; it is asked only after that. Raises SessionNotFound, Forbidden, and what the ledger
     raises where it can not record (NotOwner, LogUnavailable, ...): then nothing was opened.
     """
+    user = views.recorded_as(tenant, user)
     counting = _Counting(views._envelope.pseudonyms.in_use())
     seen = _read(views._opening_with(counting), tenant, user, session_id)
     if counting.fields == 0:

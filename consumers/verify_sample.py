@@ -53,7 +53,7 @@ def _compare(views: Views, index: Index, session_id: bytes, findings: Findings) 
         findings.add("extra_row", f"sessions ({name}) stands in the views, the log does not give it: {error}")
         return
     told = {field: (getattr(view, field), getattr(state, field)) for field in COMPARED}
-    told["user"] = views._recorded_as(view.tenant, view.user), state.user
+    told["user"] = views.recorded_as(view.tenant, view.user), state.user
     told["messages"] = view.messages, len(state.messages)
     told["errors"] = view.errors, len(state.errors)
     wrong = [field for field, (seen, replayed) in told.items() if seen != replayed]

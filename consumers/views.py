@@ -125,7 +125,7 @@ class Views(OpenViews):
                 rows = reading.messages(db, identifier, after, count)
             else:
                 rows = reading.last_messages(db, identifier, count)
-        return [message_view(row, tenant, user, self._envelope) for row in rows]
+        return [opening.message_view(row, tenant, user, self._envelope) for row in rows]
 
     def errors(
         self,
@@ -142,7 +142,7 @@ class Views(OpenViews):
         with self._read_of("errors", tenant, fresh, user) as (db, user):
             self._owned(db, tenant, user, identifier)
             rows = reading.session_errors(db, identifier, after, limited(limit, "limit"))
-        return [error_view(row, tenant, user, self._envelope) for row in rows]
+        return [opening.error_view(row, tenant, user, self._envelope) for row in rows]
 
     def authentication_failures(
         self, tenant: str, user: str | None, *, limit: int = 50, before: int | None = None, fresh: bool | None = None
@@ -153,7 +153,7 @@ class Views(OpenViews):
         """
         with self._read_of("authentication_failures", tenant, fresh, user) as (db, user):
             rows = reading.authentication_failures(db, tenant, user, before, limited(limit, "limit"))
-        return [authentication_failure_view(row, self._envelope) for row in rows]
+        return [opening.authentication_failure_view(row, self._envelope) for row in rows]
 
     def _owned(self, db: sqlite3.Connection, tenant: str, user: str, session_id: bytes) -> sqlite3.Row:
         row = reading.session(db, tenant, user, session_id)
@@ -178,13 +178,14 @@ class Views(OpenViews):
             more, rows = len(rows) > limit, rows[:limit]
             items = tuple(self._open(db, rows))
         last = rows[-1] if more else None
-        return Page(items, None if last is None else write_cursor(last["last_active_at"], last["session_id"]))
+        return Page(items, None if last is None else paging.write_cursor(last["last_active_at"], last["session_id"]))
 
     def _open(self, db: sqlite3.Connection, rows: list[sqlite3.Row]) -> list[SessionView]:
         ids = [row["session_id"] for row in rows]
         content, held, now = reading.content(db, ids), reading.agents_held(db, ids), self._clock()
         return [
-            session_view(row, content[row["session_id"]], held[row["session_id"]], self._envelope, now) for row in rows
+            opening.session_view(row, content[row["session_id"]], held[row["session_id"]], self._envelope, now)
+            for row in rows
         ]
 
     # --- quotas, agents, summary --------------------------------------------------------------------------------------
@@ -195,7 +196,6 @@ class Views(OpenViews):
         `at` moves the clock, not the log: windows as they are now, seen from then. It must not lie before their last
         amount.
         """
-        partition = self.partition_of(tenant, user)
         with self._read_of("quotas", tenant, fresh, user, CONTROL) as (db, user):
             report = quota_views.report(db, tenant, user, self._clock() if at is None else at)
             partition = self.partition_of(tenant, user)
@@ -238,14 +238,14 @@ class Views(OpenViews):
         with self._read("agents", tenant, fresh) as db:
             rows = reading.agents(db, tenant, agent_type, retired, limited(limit, "limit") + 1, start)
         more, rows = len(rows) > limit, rows[:limit]
-        cursor = write_cursor(rows[-1]["agent_type"], rows[-1]["agent_id"]) if more else None
-        return Page(tuple(map(agent_view, rows)), cursor)
+        cursor = paging.write_cursor(rows[-1]["agent_type"], rows[-1]["agent_id"]) if more else None
+        return Page(tuple(map(opening.agent_view, rows)), cursor)
 
     def legal_holds(self, tenant: str | None = None, *, fresh: bool | None = None) -> list[LegalHoldView]:
         """The legal holds of a tenant (None: of all), its sessions and users, by scope and matter."""
         with self._read("legal_holds", tenant, fresh) as db:
             rows = reading.legal_holds(db, tenant)
-        return [legal_hold_view(row, self._user_of) for row in rows]
+        return [opening.legal_hold_view(row, self._user_of) for row in rows]
 
     def stats(self, tenant: str | None = None, *, busiest: int = 10, fresh: bool | None = None) -> Stats:
         """A summary of one tenant or of all: for operators, never for a user. Reads every session's row once."""

@@ -29,7 +29,6 @@ from session_ledger.security.access import Principal, Right, check_read
 from session_ledger.security.port import Envelope
 from session_ledger.security.withheld import Withheld, as_read_by
 
-U = TypeVar("U", str, str | None)
 CONTROL = -1
 U = TypeVar("U", str, str | None)
 

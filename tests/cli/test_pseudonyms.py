@@ -93,6 +93,7 @@ def test_options_take_the_id_and_the_pseudonym(shell: Shell) -> None:
         reads = json.loads(ok(shell, "audit", "access", "-U", user, "--json"))["accesses"]
         assert {pseudonym} == {one["user"] for one in reads}
     whose = ("-t", "t", "-U", MARK, "--json")
+    assert MARK == json.loads(ok(shell, "audit", "reveal", session, *whose, "--reason", "r"))["session"]["user"]
     assert "hello" in ok(shell, "sessions", "history", session, *whose)
     assert "calls" in ok(shell, "quota", "report", *whose)
     assert "5" in ok(shell, "limits", "show", *whose)
