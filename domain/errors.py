@@ -296,6 +296,13 @@ class KeyNotStored(KeyUnavailable):
     retriable = True
 
 
+class VaultBusy(KeyUnavailable):
+    """What was destroyed may still have copies in the vault's file: another process is in the way. Repeated later."""
+
+    code = "vault_busy"
+    retriable = True
+
+
 class KeyServiceUnavailable(KeyUnavailable):
     """The key service can not be asked now, or did not answer in time; nothing was recorded, nothing opened."""
 

@@ -16,11 +16,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from session_ledger.domain.errors import KeyNotStored, KeyUnavailable, Misconfigured
+from session_ledger.domain.errors import KeyNotStored, KeyUnavailable, Misconfigured, VaultBusy
 from session_ledger.security.files import create_private, open_to_others
 from session_ledger.security.stored import StoredKey as StoredKey
 from session_ledger.security.tenant_store import TenantKeyStore
-from session_ledger.security.vault_pseudonyms import CREATE_PSEUDONYMS, refuse_replaced
+from session_ledger.security.vault_pseudonyms import CREATE_PSEUDONYMS, SQLitePseudonyms, refuse_replaced
 from session_ledger.security.vault_tenants import CREATE_TENANT_KEYS, SQLiteTenantKeys
 
 VAULT_VERSION = 3
@@ -53,12 +53,10 @@ _INSERT = f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CON
 _OF_SCOPE = f"SELECT {_COLUMNS} FROM keys WHERE session_id = ? AND tenant = ? AND user = ?"
 _NEWEST = f"{_OF_SCOPE} ORDER BY generation DESC LIMIT 1"
 _BY_KEY_ID = f"{_OF_SCOPE} AND key_id = ?"
-_DESTROY = "DELETE FROM keys WHERE session_id = ? AND tenant = ? AND user = ?"
-_DESTROY_ACCOUNT = """
-DELETE FROM keys WHERE session_id = x'' AND tenant = ? AND user = ? AND generation < coalesce(
-    (SELECT generation FROM keys WHERE session_id = x'' AND tenant = ? AND user = ? AND key_id = ?), 1 << 62)
-"""
+_DESTROY = "DELETE FROM keys WHERE session_id = ? AND tenant = ? AND user = ? RETURNING key_id, wrapped"
 SCRUB_RETRY_S = 0.05
+LOOKED_FOR_MAX = 16  # ids and wrapped keys, some 50 ms each in 100 MB: a rewrite takes no longer than that many
+PIECE_BYTES = 16  # of a wrapped key of 61 bytes: whatever still holds the key holds one of its pieces
 _BY_GENERATION = f"{_OF_SCOPE} AND generation = ?"
 
 
@@ -94,6 +92,10 @@ class Vault(ABC):
         """The tenant's users who have a key, sorted; "": the tenant's own account."""
 
     @abstractmethod
+    def keys_of(self, tenant: str, user: str, session_id: bytes | None = None) -> list[StoredKey]:
+        """Every key of a session, or (None) of all sessions of the user and of the account (session id b"")."""
+
+    @abstractmethod
     def destroy(self, tenant: str, user: str, session_ids: Sequence[bytes]) -> int:
         """Destroy every key of those sessions, in one transaction; how many it were. A repeat destroys none."""
 
@@ -106,8 +108,11 @@ class Vault(ABC):
         """Destroy every key and way back of the tenant, tenant keys too; how many data keys it were."""
 
     @abstractmethod
-    def scrub(self) -> None:
-        """Leave no copy of what was destroyed in the vault's files. KeyUnavailable where a reader is in the way."""
+    def scrub(self, *, thorough: bool = False) -> None:
+        """Leave no copy of what was destroyed in the vault's files. Raises VaultBusy where somebody is in the way.
+
+        What was removed by this object since the last time is looked for; `thorough`: more was removed, before.
+        """
 
     @abstractmethod
     def empty(self) -> bool:
@@ -132,7 +137,9 @@ class SQLiteVault(Vault):
         self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._removed: list[bytes] = []  # since the file was scrubbed last: what must be found in it no more
         self.tenants = SQLiteTenantKeys(self.writing, self.rows, path)
+        self.tenants.pseudonyms = SQLitePseudonyms(self.writing, self.rows, self._removed)
         _check_file(path, readonly)
         try:
             if not readonly:
@@ -169,34 +176,81 @@ class SQLiteVault(Vault):
         rows = self.rows("SELECT DISTINCT user FROM keys WHERE tenant = ? ORDER BY user", (tenant,))
         return [str(row[0]) for row in rows]
 
+    def keys_of(self, tenant: str, user: str, session_id: bytes | None = None) -> list[StoredKey]:
+        if session_id is not None:
+            return [StoredKey._make(row) for row in self.rows(_OF_SCOPE, (session_id, tenant, user))]
+        query = f"SELECT {_COLUMNS} FROM keys WHERE tenant = ? AND user = ?"
+        return [StoredKey._make(row) for row in self.rows(query, (tenant, user))]
+
     def destroy(self, tenant: str, user: str, session_ids: Sequence[bytes]) -> int:
         with self.writing("the end of a session's keys") as writer:
-            before = writer.total_changes
-            writer.executemany(_DESTROY, [(session_id, tenant, user) for session_id in session_ids if session_id])
-            return writer.total_changes - before
+            gone: list[tuple[bytes, bytes]] = []
+            for session_id in filter(None, session_ids):
+                gone += writer.execute(_DESTROY, (session_id, tenant, user)).fetchall()
+        return self._noted(gone)
 
     def destroy_account(self, tenant: str, user: str, but: bytes | None) -> int:
         with self.writing("the end of an account's keys") as writer:
-            return writer.execute(_DESTROY_ACCOUNT, (tenant, user, tenant, user, but)).rowcount
+            query = "SELECT key_id, generation FROM keys WHERE session_id = x'' AND tenant = ? AND user = ?"
+            generations = dict(writer.execute(query, (tenant, user)))
+            before = None if but is None else generations.get(but, 0)  # it is not there: a later erasure was here
+            query = "DELETE FROM keys WHERE session_id = x'' AND tenant = ? AND user = ?"
+            gone = writer.execute(
+                f"{query} AND (?3 IS NULL OR generation < ?3) RETURNING key_id, wrapped", (tenant, user, before)
+            ).fetchall()
+        return self._noted(gone)
+
+    def _noted(self, gone: Sequence[tuple[bytes, bytes]]) -> int:
+        self._removed += [value for row in gone for value in row]
+        return len(gone)
 
     def destroy_tenant(self, tenant: str) -> int:
         with self.writing("the end of a tenant's keys") as writer:
             keys = writer.execute("DELETE FROM keys WHERE tenant = ?", (tenant,)).rowcount
             writer.execute("DELETE FROM pseudonyms WHERE tenant = ?", (tenant,))
             writer.execute("DELETE FROM tenant_keys WHERE tenant = ?", (tenant,))
+            self._removed.clear()  # nothing to look for: a whole tenant is worth a rewrite
             return keys
 
-    def scrub(self) -> None:
+    def scrub(self, *, thorough: bool = False) -> None:
+        """SQLite overwrites what is deleted, but not the copies in pages that it has split or merged before.
+
+        So the file is searched, and rewritten (VACUUM) where anything is found, or too much would be looked for.
+        """
+        self._empty_log()
+        removed = len(self._removed)
+        if thorough or not 0 < removed <= LOOKED_FOR_MAX or self._still_holds(self._removed):
+            self._rewrite()
+            self._empty_log()
+        del self._removed[:removed]
+
+    def _empty_log(self) -> None:
         deadline_s = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             ((busy, _, _),) = self.rows("PRAGMA wal_checkpoint(TRUNCATE)", ())
             if not busy:
                 return
             if time.monotonic() > deadline_s:
-                raise KeyUnavailable(
-                    f"somebody reads the vault {self.path}, so its log of changes can not be emptied yet"
-                )
+                raise VaultBusy(f"somebody reads the vault {self.path}, so its log of changes can not be emptied yet")
             time.sleep(SCRUB_RETRY_S)
+
+    def _still_holds(self, removed: Sequence[bytes]) -> bool:
+        """The file's bytes, read by SQLite (who opens the file beside it takes its locks away): a copy in memory."""
+        with self.writing("a look at its own bytes") as writer:
+            if self.path.with_name(self.path.name + "-wal").stat().st_size:
+                return True  # somebody has written since: what is read is not what stands in the file
+            content = writer.serialize()
+        pieces = (value[at : at + PIECE_BYTES] for value in removed for at in range(0, len(value), PIECE_BYTES))
+        return any(piece in content for piece in pieces if len(piece) == PIECE_BYTES)
+
+    def _rewrite(self) -> None:
+        with self._write_lock:
+            try:
+                self._usable(self._writer).execute("VACUUM")
+            except sqlite3.Error as error:
+                raise VaultBusy(
+                    f"the vault {self.path} could not be rewritten without what is gone: {error}"
+                ) from error
 
     def empty(self) -> bool:
         return self._one(f"SELECT {_COLUMNS} FROM keys LIMIT 1", ()) is None
@@ -263,6 +317,7 @@ class SQLiteVault(Vault):
             uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")  # a rewrite leaves no copy of the keys elsewhere
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 

@@ -53,6 +53,11 @@ class MemoryVault(Vault):
         with self._lock:
             return sorted({user for owner, user, _ in self._keys if owner == tenant})
 
+    def keys_of(self, tenant: str, user: str, session_id: bytes | None = None) -> list[StoredKey]:
+        with self._lock:
+            keys = [key for of_scope in self._keys.values() for key in of_scope]
+        return [key for key in keys if key[1:3] == (tenant, user) and session_id in (None, key.session_id)]
+
     def destroy(self, tenant: str, user: str, session_ids: Sequence[bytes]) -> int:
         with self._lock:
             return sum(len(self._keys.pop((tenant, user, session_id), [])) for session_id in session_ids if session_id)
@@ -60,10 +65,11 @@ class MemoryVault(Vault):
     def destroy_account(self, tenant: str, user: str, but: bytes | None) -> int:
         with self._lock:
             there = self._keys.pop((tenant, user, b""), [])
-            stays = [key for key in there if key.key_id == but]
+            before = next((key.generation for key in there if key.key_id == but), 0)
+            stays = [] if but is None else [key for key in there if key.generation >= before]
             if stays:
-                self._keys[tenant, user, b""] = [key for key in there if key.generation >= stays[0].generation]
-            return len(there) - len(self._keys.get((tenant, user, b""), []))
+                self._keys[tenant, user, b""] = stays
+            return len(there) - len(stays)
 
     def destroy_tenant(self, tenant: str) -> int:
         with self._lock:
@@ -71,7 +77,7 @@ class MemoryVault(Vault):
             self._tenants.destroy(tenant)
             return sum(map(len, gone))
 
-    def scrub(self) -> None:
+    def scrub(self, *, thorough: bool = False) -> None:
         """There are no files."""
 
     def empty(self) -> bool:

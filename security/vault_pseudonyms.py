@@ -36,9 +36,12 @@ class SQLitePseudonyms(PseudonymStore):
         self,
         writing: Callable[[str], AbstractContextManager[sqlite3.Connection]],
         rows: Callable[[str, Sequence[object]], list[tuple[object, ...]]],
+        removed: list[bytes] | None = None,
     ) -> None:
+        """`removed`: where what was destroyed is put, for the vault to look for when it is scrubbed."""
         self._writing = writing
         self._rows = rows
+        self._removed = [] if removed is None else removed
 
     def insert_if_absent(self, rows: Sequence[StoredPseudonym]) -> list[StoredPseudonym]:
         with self._writing(f"{len(rows)} ways back from pseudonyms") as writer:
@@ -57,8 +60,10 @@ class SQLitePseudonyms(PseudonymStore):
         if not pseudonym:
             raise ValueError("the tenant's pseudonym key goes with the tenant")
         with self._writing("the end of a way back") as writer:
-            query = "DELETE FROM pseudonyms WHERE tenant = ? AND pseudonym = ?"
-            return writer.execute(query, (tenant, pseudonym)).rowcount == 1
+            query = "DELETE FROM pseudonyms WHERE tenant = ? AND pseudonym = ? RETURNING sealed"
+            gone = [sealed for (sealed,) in writer.execute(query, (tenant, pseudonym))]
+        self._removed += gone
+        return bool(gone)
 
     def wrapped_otherwise(self, tenant: str, wrapping_key_id: str, limit: int) -> list[StoredPseudonym]:
         return self._found(_OTHERWISE, (tenant, wrapping_key_id, limit))
