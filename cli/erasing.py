@@ -95,6 +95,9 @@ def _erase(
         with open_eraser(url_of(url), settings(), ledger) as eraser:
             eraser.step()
             shown = eraser.progress(recorded.partition, recorded.position) if recorded.position else None
+            obstacles = eraser.obstacles
+    if obstacles and shown is None and recorded.position:
+        raise obstacles[0]
     _show(
         [] if shown is None else [shown], as_json, nothing="that was erased before: see `session-ledger erase status`"
     )
@@ -111,11 +114,17 @@ def status(
     Exit code 1 while one is not complete.
     """
     from session_ledger.cli.opening import open_ledger, settings, url_of
+    from session_ledger.cli.output import clean, warn
     from session_ledger.consumers.erasing import open_eraser
 
     with open_ledger(url) as ledger, open_eraser(url_of(url), settings(), ledger) as eraser:
         unfinished = eraser.step()
         shown = eraser.all_progress() if everything else unfinished
+        obstacles = eraser.obstacles
+    if obstacles and not unfinished:
+        raise obstacles[0]
+    for obstacle in obstacles:
+        warn(f"session-ledger: erasures wait: {clean(obstacle)}")
     _show(shown, as_json, nothing="every erasure is complete" if not everything else "nothing was erased")
     raise typer.Exit(1 if unfinished else 0)
 

@@ -132,7 +132,7 @@ def verify(
             )
         else:
             found = _sampled(views, place, sample, seed)
-        public_key = None if sign is None else _signed(sign, found, views, directory)
+        public_key = None if sign is None else _signed(sign, found, views, place)
     if as_json:
         fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
         write_json({"ok": found.ok, **fields, "public_key": public_key})
@@ -157,18 +157,16 @@ def _sampled(views: Views, place: str, count: int, seed: int) -> Findings:
         return verify_sample(views, snapshot, count, seed)
 
 
-def _signed(file: Path, found: Findings, views: Views, directory: Path | None) -> str:
+def _signed(file: Path, found: Findings, views: Views, url: str) -> str:
     """Write the signed outcome; the public key."""
     from datetime import UTC, datetime
-    from urllib.parse import quote
 
+    from session_ledger.cli.opening import settings
+    from session_ledger.consumers.signing_key import signing_key
     from session_ledger.consumers.verify_summary import summary_of
-    from session_ledger.domain.errors import Misconfigured
-    from session_ledger.security.signing import FILE, Signer
+    from session_ledger.ledger.url import parse_url
 
-    if directory is None:
-        raise Misconfigured("a ledger in memory has no directory for a signing key: its outcome can not be signed")
-    signer = Signer(directory / FILE, quote(views.log.name, safe=""))
+    signer = signing_key(parse_url(url), settings(), views.log)
     text = summary_of(found, views.log.name, views.log.log_id, datetime.now(UTC))
     file.write_text(signer.sign(text), encoding="utf-8")
     return str(signer.verifier)

@@ -80,11 +80,13 @@ def _erasing(ledger: Ledger, stop: threading.Event) -> Iterator[None]:
             warn(f"session-ledger: erasures wait: {clean(error)}")
 
     def erase() -> None:
-        try:
-            with open_eraser(ledger.url, chosen, ledger) as eraser:
-                eraser.run(stop, tell)
-        except SessionLedgerError as error:
-            warn(f"session-ledger: erasures are not carried out any more by this process: {clean(error)}")
+        while not stop.is_set():
+            try:
+                with open_eraser(ledger.url, chosen, ledger) as eraser:
+                    eraser.run(stop, tell)
+            except SessionLedgerError as error:  # it can not be opened now
+                tell(error)
+                stop.wait(OWNED_S)
 
     thread = threading.Thread(target=erase, name="session-ledger-eraser")
     thread.start()

@@ -69,7 +69,7 @@ def sweep(
     A sweep that was stopped is gone on with by the next. What a legal hold keeps is passed over.
     """
     from session_ledger.cli.opening import open_ledger, open_views, settings, url_of
-    from session_ledger.cli.output import say, write_json
+    from session_ledger.cli.output import clean, say, warn, write_json
     from session_ledger.consumers.erasing import open_eraser
     from session_ledger.consumers.retention import Swept, due
     from session_ledger.consumers.retention import sweep as sweep_due
@@ -85,6 +85,8 @@ def sweep(
             swept = sweep_due(ledger, views, machine_clock_us(), tenant, found.append)
             with open_eraser(url_of(url), settings(), ledger) as eraser:
                 eraser.step()
+                for obstacle in eraser.obstacles:
+                    warn(f"session-ledger: erasures wait: {clean(obstacle)}")
     if as_json:
         write_json({"erased": swept.erased, "held": swept.held, "dry_run": dry_run, "sessions": found})
         return
@@ -112,7 +114,3 @@ def _show(found: list[Due]) -> None:
             for s in found
         ]
         table(("tenant", "user", "session", "kind", "ended (UTC)", "kept for>", ""), rows)
-
-
-def _held(session: Due) -> str:
-    return "held" if session.held else ""

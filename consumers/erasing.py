@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from urllib.parse import quote
+from functools import partial
 
 from session_ledger.consumers.eraser import Eraser
+from session_ledger.consumers.signing_key import signing_key
 from session_ledger.consumers.wiring import open_store
 from session_ledger.domain.errors import Misconfigured, NotErasable
 from session_ledger.ledger.clocks import machine_clock_us
@@ -15,7 +16,6 @@ from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.open import open_codec, open_log
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
-from session_ledger.security.signing import FILE, Signer
 
 
 @contextmanager
@@ -38,7 +38,6 @@ def open_eraser(url: str, settings: Settings, ledger: Ledger | None = None) -> I
         views = closing.enter_context(open_store(log, directory))
         vault = open_vault(directory)
         closing.callback(vault.close)
-        signer = Signer(directory / FILE, quote(log.name, safe=""))
         yield closing.enter_context(
             Eraser(
                 log,
@@ -46,7 +45,7 @@ def open_eraser(url: str, settings: Settings, ledger: Ledger | None = None) -> I
                 views,
                 vault,
                 directory,
-                signer,
+                partial(signing_key, place, settings, log),
                 cached_s=settings.keys_cached_s,
                 clock_us=machine_clock_us,
                 ledger=ledger,

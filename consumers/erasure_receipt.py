@@ -29,7 +29,7 @@ def receipt_of(erasure: Erasure, confirmed: Mapping[str, tuple[str, int]], revea
     lines.append(f"reason {_line(erasure.reason)}")
     lines.append(f"recorded {_time(erasure.recorded_at)}, partition {partition}, position {erasure.position}")
     lines.append(f"covers everything of it before position {erasure.position}")
-    lines.append(f"data keys destroyed {erasure.keys}, by {_time(erasure.destroyed_at or now)}")
+    lines.append(f"{keys_destroyed(erasure)}, by {_time(erasure.destroyed_at or now)}")
     lines += [f"confirmed {store}: {detail}, {_time(at)}" for store, (detail, at) in sorted(confirmed.items())]
     for one in reveals:
         when = f"{_time(one.recorded_at)}, partition {one.partition}, position {one.position}"
@@ -37,6 +37,11 @@ def receipt_of(erasure: Erasure, confirmed: Mapping[str, tuple[str, int]], revea
     lines += [f"not reached: {what}" for what in OUT_OF_REACH]
     lines.append(f"complete {_time(now)}")
     return "\n".join(lines) + "\n"
+
+
+def keys_destroyed(erasure: Erasure) -> str:
+    """How many data keys it were; none are found where the record of an erasure was lost and is made again."""
+    return f"data keys destroyed {erasure.keys}" if erasure.keys else "data keys destroyed: none are left in the vault"
 
 
 def _time(microseconds: int) -> str:

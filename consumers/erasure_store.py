@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS erasures (
     requested_by TEXT NOT NULL,
     reason TEXT NOT NULL,
     recorded_at INTEGER NOT NULL,
-    keys INTEGER,                   -- destroyed in the vault
+    keys INTEGER,                   -- in the vault, before they were destroyed
     destroyed_at INTEGER,           -- microseconds since the epoch; NULL: not yet
     completed_at INTEGER,
     receipt TEXT,                   -- the signed note
@@ -85,7 +85,7 @@ class Erasure:
     reason: str
     recorded_at: int
     keys: int | None
-    """Data keys that were destroyed; None: not yet."""
+    """Data keys that the vault held of it, noted before they are destroyed; None: not yet."""
     destroyed_at: int | None
     completed_at: int | None
     receipt: str | None
@@ -181,12 +181,29 @@ class ErasureStore:
         rows = self._rows(f"SELECT {_COLUMNS} FROM erasures WHERE event_id = ?", (event_id,))
         return Erasure(*rows[0]) if rows else None
 
-    def destroyed(self, erasure: Erasure, keys: int, now: int) -> None:
-        """Its keys are destroyed. `keys`: how many this time; a step that is taken again finds none and adds none."""
+    def at(self, partition: int, position: int) -> Erasure | None:
+        """The one that is recorded there."""
+        rows = self._rows(
+            f"SELECT {_COLUMNS} FROM erasures WHERE partition = ? AND position = ?", (partition, position)
+        )
+        return Erasure(*rows[0]) if rows else None
+
+    def signed(self) -> bool:
+        """Whether any receipt was signed."""
+        return bool(self._rows("SELECT 1 FROM erasures WHERE receipt IS NOT NULL LIMIT 1"))
+
+    def found(self, erasure: Erasure, keys: int) -> None:
+        """So many keys of it are in the vault, and are destroyed next; what was noted before stays."""
         self._write(
-            "UPDATE erasures SET keys = coalesce(keys, 0) + ?, destroyed_at = coalesce(destroyed_at, ?)"
-            " WHERE partition = ? AND position = ?",
-            (keys, now, erasure.partition, erasure.position),
+            "UPDATE erasures SET keys = coalesce(keys, ?) WHERE partition = ? AND position = ?",
+            (keys, erasure.partition, erasure.position),
+        )
+
+    def destroyed(self, erasure: Erasure, now: int) -> None:
+        """Its keys are destroyed, physically. A repeat changes nothing."""
+        self._write(
+            "UPDATE erasures SET destroyed_at = coalesce(destroyed_at, ?) WHERE partition = ? AND position = ?",
+            (now, erasure.partition, erasure.position),
         )
 
     def confirm(self, erasure: Erasure, store: str, detail: str, now: int) -> None:
@@ -213,12 +230,12 @@ class ErasureStore:
         )
 
     def reveals(self, erasure: Erasure) -> list[Reveal]:
-        """What had been opened before the erasure, of what it erased."""
+        """What had been opened before the keys were destroyed, of what it erased."""
         query = "SELECT partition, position, session_id, revealed_by, recorded_at, fields FROM reveals WHERE tenant = ?"
         values: list[object] = [erasure.tenant]
         if erasure.user:
-            query += " AND user = ? AND partition = ? AND position < ?"
-            values += [erasure.user, erasure.partition, erasure.position]
+            query += " AND user = ? AND partition = ? AND (position < ? OR recorded_at <= ?)"
+            values += [erasure.user, erasure.partition, erasure.position, erasure.destroyed_at or 0]
         if erasure.session_id is not None:
             query += " AND session_id = ?"
             values.append(erasure.session_id)

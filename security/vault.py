@@ -206,11 +206,13 @@ class SQLiteVault(Vault):
 
     def destroy_tenant(self, tenant: str) -> int:
         with self.writing("the end of a tenant's keys") as writer:
-            keys = writer.execute("DELETE FROM keys WHERE tenant = ?", (tenant,)).rowcount
-            writer.execute("DELETE FROM pseudonyms WHERE tenant = ?", (tenant,))
-            writer.execute("DELETE FROM tenant_keys WHERE tenant = ?", (tenant,))
-            self._removed.clear()  # nothing to look for: a whole tenant is worth a rewrite
-            return keys
+            gone = writer.execute("DELETE FROM keys WHERE tenant = ? RETURNING key_id, wrapped", (tenant,)).fetchall()
+            others = writer.execute(
+                "DELETE FROM pseudonyms WHERE tenant = ? RETURNING sealed, sealed", (tenant,)
+            ).fetchall()
+            others += writer.execute("DELETE FROM tenant_keys WHERE tenant = ? RETURNING key_id, wrapped", (tenant,))
+        self._noted(others)
+        return self._noted(gone)
 
     def scrub(self, *, thorough: bool = False) -> None:
         """SQLite overwrites what is deleted, but not the copies in pages that it has split or merged before.

@@ -13,7 +13,8 @@ import pytest
 
 from session_ledger.cli.main import run
 from session_ledger.consumers.analytics import Analytics
-from session_ledger.consumers.eraser import CACHES, STORES, Eraser
+from session_ledger.consumers.destroying import Destroying
+from session_ledger.consumers.eraser import CACHES, STORES
 from session_ledger.consumers.erasing import open_eraser
 from session_ledger.consumers.erasure_store import ErasureStore
 from session_ledger.consumers.views import Views
@@ -180,7 +181,8 @@ CALLS = [
     (ErasureStore, "destroyed"),
     (ErasureStore, "confirm"),
     (ErasureStore, "completed"),
-    (Eraser, "_sessions_before"),
+    (Destroying, "_covered"),
+    (ErasureStore, "found"),
 ]
 
 
