@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from session_ledger.domain.commands import RevealContent
-from session_ledger.domain.errors import InvalidInput, QueryFailed, QueryTimeout
+from session_ledger.domain.errors import ContentGone, InvalidInput, QueryFailed, QueryTimeout
 from session_ledger.domain.events import TOPIC_PREFIX
 from session_ledger.domain.results import Result
 from session_ledger.ledger.ledger import Ledger
@@ -85,15 +85,15 @@ def reveal(
 ) -> pa.Table:
     """The table with what it asks for opened: recorded first, one ContentRevealed a session and query.
 
-    NULL where a key is gone. Raises what the ledger raises where it can not record (NotOwner, LogUnavailable, ...):
-    then nothing was opened; ContentUnreadable where a value is none that the ledger sealed; KeyUnavailable where a key
-    is there and can not be had; InvalidInput.
+    NULL where a key is gone, or the content was erased since. Raises what the ledger raises where it can not record
+    (NotOwner, LogUnavailable, ...): then nothing was opened; ContentUnreadable where a value is none that the ledger
+    sealed; KeyUnavailable where a key is there and can not be had; InvalidInput.
     """
     asked = {name: [_sealed(row, name) for row in table.column(name).to_pylist()] for name in revealing(table)}
     counted: Counter[Owner] = Counter(_owner(one) for column in asked.values() for one in column if one is not None)
     digest = hashlib.blake2b(query.encode(), digest_size=16).digest()
-    under_way: list[Future[Result]] = [
-        ledger.submit(
+    under_way: dict[Owner, Future[Result]] = {
+        (tenant, user, session_id): ledger.submit(
             RevealContent(
                 tenant=tenant,
                 user=user,
@@ -105,11 +105,15 @@ def reveal(
             )
         )
         for (tenant, user, session_id), fields in counted.items()
-    ]
-    for future in under_way:
-        future.result()
+    }
+    erased: set[Owner] = set()
+    for owner, future in under_way.items():
+        try:
+            future.result()
+        except ContentGone:  # since the snapshot
+            erased.add(owner)
     for name, column in asked.items():
-        opened = [None if one is None else _opened(envelope, one) for one in column]
+        opened = [None if one is None or _owner(one) in erased else _opened(envelope, one) for one in column]
         place = table.schema.get_field_index(name)
         table = table.set_column(place, name, pa.array(opened, pa.string()))
     return table

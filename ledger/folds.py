@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from session_ledger.domain.account import Account, AgentRefusals, Refusals, evolve_account
 from session_ledger.domain.agents import AgentPool, evolve_agents
 from session_ledger.domain.attempts import Untold
-from session_ledger.domain.commands import Prepared, RegisterAgent, SessionCommand, UserCommand
+from session_ledger.domain.commands import Prepared, RegisterAgent, RevealContent, SessionCommand, UserCommand
 from session_ledger.domain.control import TenantSettings
 from session_ledger.domain.decide import Context, Decision, decide
 from session_ledger.domain.events import (
@@ -132,8 +132,8 @@ class PartitionFolds:
         key = (command.tenant, user)
         account = self._young.get(key) or self.account(key)
         ended, taken = None, False
-        if isinstance(command, SessionCommand):
-            if command.session_id not in account.sessions:
+        if isinstance(command, SessionCommand | RevealContent):
+            if command.session_id is not None and command.session_id not in account.sessions:
                 ended, taken = self._stream(command.session_id, key)
         elif isinstance(command, RegisterAgent) and command.agent_id is not None:
             ended, taken = self._stream(command.agent_id, key)

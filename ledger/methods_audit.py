@@ -29,6 +29,7 @@ class AuditMethods(Commands):
         """Record that content is about to be opened; whoever reveals opens nothing before this has returned.
 
         `session_id` None: content of the account. `query_digest`: 16 bytes that tell which reveals belong together.
+        Raises ContentGone where the session was erased: then nothing of it is to be shown, though a key may be there.
         """
         command = c.RevealContent(
             tenant=tenant,

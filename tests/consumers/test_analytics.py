@@ -244,6 +244,24 @@ def test_reveal_opens_the_final_rows_alone_and_records_each_session(snapshot: Sn
     assert 3 == len({fact.session_id for fact in facts})
 
 
+def test_what_was_erased_since_the_snapshot_is_null(snapshot: Snapshot, directory: Path) -> None:
+    """Though its key is there until the eraser comes; the rest of the result is opened."""
+    query = "SELECT user, session_id, reveal(content) AS said FROM messages WHERE role = 'user' AND user <> 'bob'"
+    rows = revealed(snapshot, directory, query)
+    gone = next(row for row in rows if row["user"] == "ada")
+    with Ledger.open(f"sqlite:{directory}") as ledger:
+        told = {"requested_by": "dpo", "reason": "request 7"}
+        ledger.erase_session(
+            run_query(snapshot, "SELECT tenant FROM messages LIMIT 1").to_pylist()[0]["tenant"],
+            "ada",
+            str(gone["session_id"]),
+            **told,
+        )
+    again = {str(row["session_id"]): row["said"] for row in revealed(snapshot, directory, query)}
+    assert again.pop(str(gone["session_id"])) is None
+    assert None not in again.values()
+
+
 def test_content_is_nowhere_else_in_sql(snapshot: Snapshot) -> None:
     """Neither in a column nor in what reveal() is before the ledger has recorded it."""
     for query in ("SELECT * FROM events", "SELECT reveal(content) AS said FROM messages", "SELECT * FROM messages"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from session_ledger.consumers.eraser import ANALYTICS, RECEIPT, USERS, VAULT, VI
 from session_ledger.consumers.erasing import open_eraser
 from session_ledger.domain.errors import (
     AppendFailed,
+    ContentGone,
     KeyUnavailable,
     LogUnavailable,
     ProjectionInUse,
@@ -343,3 +345,24 @@ def test_a_user_waits_for_the_views_where_they_are_behind(
     assert {"ann": True, "bob": False} == {user: VAULT in waiting for user, waiting in shown.items()}
     assert VIEWS in shown["bob"]
     assert not [one for one in eraser.step() if one.erasure.destroyed_at is None]
+
+
+def test_what_is_revealed_before_the_keys_are_destroyed_is_in_the_receipt_or_refused(
+    eraser: Eraser, ledger: Ledger
+) -> None:
+    """A reveal of what was erased is refused while its key is still there; one of the account is told."""
+    session = ledger.create_session("t", "ann", title="x").session_id
+    asked: dict[str, Any] = {"reason": "case", "query_digest": bytes(16)}
+    ledger.reveal_content("t", "ann", session_id=session, revealed_by="before", **asked)
+    time.sleep(0.01)  # its id tells when it began, in milliseconds
+    ledger.erase_user("t", "ann", **ASKED)
+    with pytest.raises(ContentGone):
+        ledger.reveal_content("t", "ann", session_id=session, revealed_by="late", **asked)
+    ledger.reveal_content("t", "ann", revealed_by="account", **asked)
+    clock = eraser._clock_us
+    assert isinstance(clock, Clock)
+    clock.step(1)
+    eraser.step()
+    assert [] == later(eraser)
+    receipt = receipts(eraser)["ann"]
+    assert [True, True, False] == [f"opened before for {who}" in receipt for who in ("before", "account", "late")]

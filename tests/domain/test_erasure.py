@@ -38,7 +38,7 @@ from session_ledger.domain.ids import derived_session_id, slot_of_user
 from session_ledger.domain.remembered import BODY_FORGOTTEN
 from session_ledger.domain.results import Recorded
 from tests.domain.test_control import Control
-from tests.domain.world import TENANT, USER, World
+from tests.domain.world import SECOND, TENANT, USER, World
 
 ASKED: dict[str, Any] = {"requested_by": "dpo", "reason": "request 7"}
 WHO: dict[str, Any] = {"tenant": TENANT, "user": USER}
@@ -264,3 +264,31 @@ def test_an_agent_of_an_erased_session_is_free_for_others() -> None:
     assert isinstance(world.run(take).error, NoAgentAvailable)
     erase(world, session_id).ok()
     world.run(take).ok()
+
+
+def test_nothing_that_was_erased_is_revealed() -> None:
+    """By itself or with its user; what the user did since is, and history that was imported, whatever its id says."""
+
+    def revealed(session_id: bytes | None) -> bool:
+        told: dict[str, Any] = {"revealed_by": "eve", "reason": "case 7", "query_digest": bytes(16)}
+        outcome = world.run(c.RevealContent(**WHO, session_id=session_id, **told))
+        assert outcome.error is None or isinstance(outcome.error, ContentGone)
+        return outcome.error is None
+
+    world = World()
+    one, two, live = (world.create() for _ in range(3))
+    world.run(c.EndSession(**WHO, session_id=two))
+    assert revealed(one)
+    erase(world, one)
+    assert [False, True, True] == list(map(revealed, (one, two, live)))
+    world.now += SECOND
+    world.run(c.EraseUser(**WHO, **ASKED))
+    assert [False, False, False] == list(map(revealed, (one, two, live)))
+    world.now += SECOND
+    new = world.create()
+    assert revealed(new)
+    world.run(c.EndSession(**WHO, session_id=new))
+    old = derived_session_id("old", world.now - 1000 * SECOND, slot_of_user(TENANT, USER))
+    history = (c.ImportedMessage(role="user", content="hi"),)
+    world.run(c.ImportSession(**WHO, session_id=old, messages=history, final=True)).ok()
+    assert [True, True, True] == list(map(revealed, (new, old, None)))
