@@ -52,8 +52,6 @@ ALERT_THRESHOLD_PERCENT = 80
 RETENTION_MS = 30 * 86_400_000
 SENSITIVE_RETENTION_MS = 7 * 86_400_000
 
-"""What `decide_control` takes; every other command belongs to a partition."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -10,32 +10,20 @@ from session_ledger.domain.commands import (
     ReportLeak,
     RevealContent,
 )
-from session_ledger.domain.decision import Context, Decision, NewId, account_head, nothing_new
+from session_ledger.domain.decision import Context, Decision, NewId, account_head, is_erased, nothing_new
 from session_ledger.domain.errors import ContentGone, FindingNotFound, TooManyFindings
 from session_ledger.domain.events import AlertRaised, AuditRead, ContentRevealed, LeakAcknowledged, LeakFound
-from session_ledger.domain.ids import format_id, id_time_us
-from session_ledger.domain.session import IMPORTED
+from session_ledger.domain.ids import format_id
 
-MILLISECOND = 1000
 FINDINGS_MAX = 10_000  # remembered a user, some 1 MB: a repeat of one of them is known again
 
 
 def reveal_content(context: Context, command: RevealContent, prepared: Prepared, now: int, new_id: NewId) -> Decision:
     """ContentRevealed. Whoever asked opens nothing before this is acknowledged, and nothing that was erased."""
-    if command.session_id is not None and _is_erased(context, command.session_id):
+    if command.session_id is not None and is_erased(context, command.session_id):
         return Decision([], ContentGone(f"session {format_id(command.session_id)} was erased: nothing of it is shown"))
     told = (command.session_id, command.revealed_by, command.reason, command.query_digest, command.fields)
     return Decision([ContentRevealed(*account_head(context, prepared, now, new_id), *told)])
-
-
-def _is_erased(context: Context, session_id: bytes) -> bool:
-    """By itself, or with its user: then it is over, and its id tells when it began (not that of imported history)."""
-    account = context.account
-    if session_id in account.erased:
-        return True
-    if account.erased_at is None or session_id in account.sessions or context.ended in (None, IMPORTED):
-        return False
-    return id_time_us(session_id) // MILLISECOND < account.erased_at // MILLISECOND
 
 
 def record_audit_read(

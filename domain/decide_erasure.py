@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from session_ledger.domain.commands import EraseSession, EraseUser, LiftLegalHold, Prepared, SetLegalHold
-from session_ledger.domain.decision import Context, Decision, NewId, account_head, nothing_new, release_held
-from session_ledger.domain.errors import HoldNotFound, InvalidInput, SessionNotFound, UnderLegalHold
+from session_ledger.domain.decision import Context, Decision, NewId, account_head, is_erased, nothing_new, release_held
+from session_ledger.domain.errors import ContentGone, HoldNotFound, InvalidInput, SessionNotFound, UnderLegalHold
 from session_ledger.domain.events import (
     ContentErased,
     ErasureRefused,
@@ -76,10 +76,12 @@ def _refused(
 
 
 def set_legal_hold(context: Context, command: SetLegalHold, prepared: Prepared, now: int, new_id: NewId) -> Decision:
-    """LegalHoldSet; nothing where that matter holds the same already."""
+    """LegalHoldSet; nothing where that matter holds the same already. What is gone can not be kept."""
     account = context.account
     if command.matter in account.holds.get(command.session_id or b"", ()):
         return nothing_new(prepared)
+    if command.session_id is not None and is_erased(context, command.session_id):
+        return Decision([], ContentGone(f"session {format_id(command.session_id)} was erased: no hold can keep it"))
     if sum(map(len, account.holds.values())) >= HOLDS_MAX:
         return Decision([], InvalidInput("matter", f"hold {HOLDS_MAX + 1} of a user", f"may be {HOLDS_MAX} at most"))
     told = (command.matter, command.session_id, command.requested_by, command.reason)

@@ -11,15 +11,16 @@ from session_ledger.domain.agents import NOT_REPORTED, AgentPool
 from session_ledger.domain.commands import Prepared, Sealed, SessionCommand
 from session_ledger.domain.errors import KeyUnavailable, SessionLedgerError, SessionNotActive, SessionNotFound
 from session_ledger.domain.events import AgentReleased, Event, SessionExpired
-from session_ledger.domain.ids import format_id
+from session_ledger.domain.ids import format_id, id_time_us
 from session_ledger.domain.remembered import DIGEST_BYTES
 from session_ledger.domain.results import Recorded, Result
-from session_ledger.domain.session import Session
+from session_ledger.domain.session import IMPORTED, Session
 from session_ledger.domain.session_keys import may_seal
 
 if TYPE_CHECKING:
     from session_ledger.domain.control import TenantSettings
 
+MILLISECOND_US = 1000  # what ids tell the time in
 EXPIRIES_MAX = 256  # sessions whose expiry one decision records: some 200 kB
 
 NewId = Callable[[], bytes]
@@ -109,6 +110,16 @@ def live_session(
     if prepared.sealed and prepared.sealed[0].key_id != session.key_id and not may_seal(session, prepared):
         return Decision([], sealed_by_another(session, prepared))
     return session
+
+
+def is_erased(context: Context, session_id: bytes) -> bool:
+    """By itself, or with its user: then it is over, and its id tells when it began (not that of imported history)."""
+    account = context.account
+    if session_id in account.erased:
+        return True
+    if account.erased_at is None or session_id in account.sessions or context.ended in (None, IMPORTED):
+        return False
+    return id_time_us(session_id) // MILLISECOND_US < account.erased_at // MILLISECOND_US
 
 
 def key_unavailable(session_id: bytes) -> KeyUnavailable:

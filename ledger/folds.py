@@ -13,7 +13,14 @@ from typing import Protocol, TypeVar
 from session_ledger.domain.account import Account, AgentRefusals, Refusals, evolve_account
 from session_ledger.domain.agents import AgentPool, evolve_agents
 from session_ledger.domain.attempts import Untold
-from session_ledger.domain.commands import Prepared, RegisterAgent, RevealContent, SessionCommand, UserCommand
+from session_ledger.domain.commands import (
+    Prepared,
+    RegisterAgent,
+    RevealContent,
+    SessionCommand,
+    SetLegalHold,
+    UserCommand,
+)
 from session_ledger.domain.control import TenantSettings
 from session_ledger.domain.decide import Context, Decision, decide
 from session_ledger.domain.events import (
@@ -132,7 +139,7 @@ class PartitionFolds:
         key = (command.tenant, user)
         account = self._young.get(key) or self.account(key)
         ended, taken = None, False
-        if isinstance(command, SessionCommand | RevealContent):
+        if isinstance(command, SessionCommand | RevealContent | SetLegalHold):
             if command.session_id is not None and command.session_id not in account.sessions:
                 ended, taken = self._stream(command.session_id, key)
         elif isinstance(command, RegisterAgent) and command.agent_id is not None:

@@ -73,7 +73,7 @@ class ErasureMethods(Commands):
     ) -> r.Recorded:
         """Forbid the erasure of a session, of all of a user (`session_id` None), or of a tenant (`user` None).
 
-        Several matters may hold the same; each is lifted by itself.
+        Several matters may hold the same; each is lifted by itself. Raises ContentGone (the session was erased).
         """
         if user is None:
             command: c.Command = c.SetTenantHold(

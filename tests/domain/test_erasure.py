@@ -292,3 +292,17 @@ def test_nothing_that_was_erased_is_revealed() -> None:
     history = (c.ImportedMessage(role="user", content="hi"),)
     world.run(c.ImportSession(**WHO, session_id=old, messages=history, final=True)).ok()
     assert [True, True, True] == list(map(revealed, (new, old, None)))
+
+
+def test_a_hold_on_what_is_gone_is_refused() -> None:
+    """Whoever sets it must know that it keeps nothing; one of the user keeps what comes."""
+    world = World()
+    one, two = world.create(), world.create()
+    erase(world, one)
+    assert isinstance(world.run(hold(session_id=one)).error, ContentGone)
+    world.run(hold(session_id=two)).ok()
+    world.run(c.LiftLegalHold(**WHO, matter="case", session_id=two, **ASKED)).ok()
+    world.now += SECOND
+    world.run(c.EraseUser(**WHO, **ASKED)).ok()
+    assert isinstance(world.run(hold(session_id=two)).error, ContentGone)
+    world.run(hold()).ok()
