@@ -157,15 +157,16 @@ def receipt(
 
 def verify_receipt(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
-    key: Annotated[str, typer.Option(metavar="KEY", help="The public key of who signed it: NAME+KEYID+BASE64.")],
+    key: Annotated[str, typer.Option(metavar="KEY", help="The ledger's public key, as `keys verifier` printed it.")],
 ) -> None:
     """Check a receipt of an erasure, offline: that this key has signed it, and that it was not changed since."""
     from session_ledger.cli.output import clean, say
     from session_ledger.consumers.erasure_receipt import TITLE
     from session_ledger.domain.errors import InvalidInput
+    from session_ledger.security.checkpoint import named_by_ledger
     from session_ledger.security.signing import Verifier
 
-    verifier = Verifier.parse(key)
+    verifier = named_by_ledger(Verifier.parse(key))
     text = verifier.text_of(file.read_text(encoding="utf-8"))
     if not text.startswith(TITLE + "\n"):
         raise InvalidInput("FILE", "a note that this key has signed", "must be the receipt of an erasure")

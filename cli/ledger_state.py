@@ -175,11 +175,12 @@ def _signed(file: Path, found: Findings, views: Views, url: str) -> str:
 def _check_note(file: Path, key: str | None) -> None:
     from session_ledger.cli.output import clean, say
     from session_ledger.domain.errors import InvalidInput
+    from session_ledger.security.checkpoint import named_by_ledger
     from session_ledger.security.signing import Verifier
 
     if key is None:
         raise InvalidInput("--key", "none", "must be the public key that the note was signed by")
-    verifier = Verifier.parse(key)
+    verifier = named_by_ledger(Verifier.parse(key))
     for line in verifier.text_of(file.read_text(encoding="utf-8")).splitlines():
         say(clean(line))
     say(f"signed by {verifier.name}, and not changed since")

@@ -36,6 +36,13 @@ def origin_of(ledger: str, partition: int) -> str:
     return f"{PRODUCT}/{quote(ledger, safe='')}/{partition}"
 
 
+def named_by_ledger(verifier: Verifier) -> Verifier:
+    """The key of a partition's checkpoints under the ledger's name, which signs notes; every other key as it is."""
+    product, _, rest = verifier.name.partition("/")
+    ledger = rest.rpartition("/")[0]
+    return verifier.named(ledger) if product == PRODUCT and ledger else verifier
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The root of the first `size` records of a partition."""

@@ -163,6 +163,10 @@ def test_a_receipt_when_no_process_can_have_a_key_any_more(directory: Path, url:
     path.write_text(note)
     shell = Shell(directory)
     assert 0 == run_plain("verify-receipt", path, "--key", key)
+    of_checkpoints = shell("keys", "verifier").out.strip()
+    assert of_checkpoints != key
+    assert 0 == run_plain("verify-receipt", path, "--key", of_checkpoints)
+    assert 0 == run_plain("verify", "--check", directory.parent / "n", "--key", of_checkpoints)
     path.write_text(note.replace("dpo", "ceo"))
     assert 2 == run_plain("verify-receipt", path, "--key", key)
     assert note == shell("erase", "receipt", format_id(erasure.event_id)).out
