@@ -288,7 +288,10 @@ class Eraser:
             seconds = self._cached_us // US_A_SECOND
             if now < until:
                 return False, f"{-(-(until - now) // US_A_SECOND)} s, until no process has a key that it opened before"
-            return True, f"no process opens with a key for longer than {seconds} s after it was destroyed"
+            return (
+                True,
+                f"{seconds} s are over, for which a process may use a key that it opened before",
+            )
         if store == VIEWS:
             at = self._views.position(erasure.partition)
             return at >= erasure.position, f"folded to position {at}"

@@ -135,7 +135,7 @@ class VaultEnvelope(Envelope):
         if found is None:
             self._opened.drop(scope, key_id)
             return None
-        return self._opened.keep(self._made(found, None))
+        return self._opened.keep(self._made(found, None), now_s)
 
     def make_durable(self, keys: Iterable[Kept]) -> None:
         keys = list(keys)
@@ -241,6 +241,9 @@ class VaultEnvelope(Envelope):
 
     def _cache(self, key: SealingKey) -> None:
         """Hold the key; at the limit, the key goes that was not used since it was looked at last (second chance)."""
+        now_s = self._monotonic_s()
+        while self._keys and (first := next(iter(self._keys.values()))).until_s <= now_s and first.durable:
+            self._keys.popitem(last=False)
         while len(self._keys) >= self._keys_cached_max and key.scope not in self._keys:
             scope, oldest = self._keys.popitem(last=False)
             if oldest.used:

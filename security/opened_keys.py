@@ -19,11 +19,16 @@ class OpenedKeys:
     def get(self, scope: Scope, key_id: bytes, now_s: float) -> SealingKey | None:
         """The key, unless its time is over at `now_s` (of a monotonic clock)."""
         key = self._keys.get((scope, key_id))
-        return None if key is None or key.until_s <= now_s else key
+        if key is None or key.until_s > now_s:
+            return key
+        self.drop(scope, key_id)
+        return None
 
-    def keep(self, key: SealingKey) -> SealingKey:
-        """Hold the key, and return it."""
+    def keep(self, key: SealingKey, now_s: float) -> SealingKey:
+        """Hold the key, and return it; those whose time is over go."""
         with self._lock:
+            while self._keys and next(iter(self._keys.values())).until_s <= now_s:
+                self._keys.popitem(last=False)
             while len(self._keys) >= self._keys_max:
                 self._keys.popitem(last=False)
             self._keys[key.scope, key.key_id] = key

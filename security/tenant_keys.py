@@ -197,10 +197,14 @@ class TenantKeys:
         return self._kept(TenantKey(stored, key, now_s, self._cached_s), wraps)
 
     def _kept(self, key: TenantKey, wraps: bool) -> TenantKey:
+        now_s = self._monotonic_s()
         with self._lock:
+            while self._keys and next(iter(self._keys.values())).until_s <= now_s:
+                self._keys.popitem(last=False)
             while len(self._keys) >= self._cached_max and (key.tenant, key.name) not in self._keys:
                 self._keys.popitem(last=False)
             self._keys[key.tenant, key.name] = key
+            self._keys.move_to_end((key.tenant, key.name))
             if wraps:
                 while len(self._wrapping) >= self._cached_max and key.tenant not in self._wrapping:
                     del self._wrapping[next(iter(self._wrapping))]

@@ -16,7 +16,7 @@ from session_ledger.cli.owning import _erasing
 from session_ledger.consumers import eraser as eraser_module
 from session_ledger.consumers.analytics import Analytics
 from session_ledger.consumers.checkpointer import Checkpointer
-from session_ledger.consumers.eraser import ANALYTICS, RECEIPT, USERS, VAULT, VIEWS, Eraser
+from session_ledger.consumers.eraser import ANALYTICS, CACHES, RECEIPT, USERS, VAULT, VIEWS, Eraser
 from session_ledger.consumers.erasing import open_eraser
 from session_ledger.domain.errors import (
     AppendFailed,
@@ -366,3 +366,16 @@ def test_what_is_revealed_before_the_keys_are_destroyed_is_in_the_receipt_or_ref
     assert [] == later(eraser)
     receipt = receipts(eraser)["ann"]
     assert [True, True, False] == [f"opened before for {who}" in receipt for who in ("before", "account", "late")]
+
+
+def test_an_erasure_waits_for_processes_that_keep_keys_for_the_default_time(ledger: Ledger) -> None:
+    """Also where the eraser's own setting is shorter; a longer one counts."""
+    session = ledger.create_session("t", "ann", title="x").session_id
+    ledger.erase_session("t", "ann", session, **ASKED)
+    for setting, waited_s in ((1.0, CACHED_S), (900.0, 900.0)):
+        with open_eraser(ledger.url, Settings(keys_cached_s=setting), ledger) as eraser:
+            eraser._clock_us = Clock()
+            eraser.step()
+            (destroyed,) = eraser.store.erasures()
+            eraser._clock_us.now = destroyed.destroyed_at or 0
+            assert [[CACHES]] == [list(one.waiting) for one in later(eraser, waited_s - 1)]

@@ -273,3 +273,35 @@ def test_reading_needs_no_table_of_tenant_keys(tmp_path: Path, keyring: Keyring)
     service = RemoteKeyring(keyring)
     with pytest.raises(KeyUnavailable, match="bring the keyring back"):
         service.unwrap_data_key("wk-1", b"", b"")
+
+
+def test_keys_whose_time_is_over_do_not_stay_in_memory(clock: Clock, vault: SQLiteVault, keyring: Keyring) -> None:
+    """What sealed, what opened, and the tenant keys that unwrapped them: all go when the next one comes."""
+    envelope = at(clock, vault, keyring)
+    sessions = [bytes([number]) * 16 for number in range(5)]
+    keys = [durable_key(envelope, session_id) for session_id in sessions]
+    reader = at(clock, vault, keyring)
+    for session_id, key in zip(sessions[:4], keys, strict=False):
+        assert reader.opening_key(TENANT, USER, session_id, key.key_id) is not None
+    clock.now_s += 301
+    assert reader.opening_key(TENANT, USER, sessions[4], keys[4].key_id) is not None
+    assert [sessions[4]] == [key.scope.session_id for key in reader._opened._keys.values()]
+    durable_key(envelope, b"n" * 16)
+    new_key(envelope, b"m" * 16)
+    assert {b"n" * 16, b"m" * 16} == {scope.session_id for scope in envelope._keys}
+    assert [1, 1] == [len(one._tenants._keys) for one in (reader, envelope)]
+    assert envelope._tenants.wrapping_key("other").tenant == "other"
+    clock.now_s += 301
+    envelope._tenants.wrapping_key("another")
+    assert ["another"] == [tenant for tenant, _ in envelope._tenants._keys]
+
+
+def test_a_key_that_is_asked_for_too_late_goes_at_once(clock: Clock, vault: SQLiteVault, keyring: Keyring) -> None:
+    """Though no other comes after it."""
+    key = durable_key(at(clock, vault, keyring))
+    reader = at(clock, vault, keyring)
+    reader.opening_key(TENANT, USER, SESSION, key.key_id)
+    destroy(vault, "keys")
+    clock.now_s += 301
+    assert reader.opening_key(TENANT, USER, SESSION, key.key_id) is None
+    assert not reader._opened._keys
