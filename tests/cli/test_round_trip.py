@@ -114,6 +114,17 @@ def test_export_takes_one_session_or_one_user_and_writes_files_whole(shell: Shel
     assert 1 == shell("export", "-U", "bob", "--session", ids[0]).code
 
 
+def test_who_exported_what_and_why_is_recorded(shell: Shell) -> None:
+    """A fact a session, before its line; whoever may not record exports nothing."""
+    ids = [shell("sessions", "create", "-U", user, "--json").json["session_id"] for user in ("alice", "bob")]
+    shell("sessions", "message", ids[0], "hello", "-U", "alice")
+    before = shell("tail").out
+    assert "ContentRevealed" not in before
+    assert [ids[0]] == [line["id"] for line in shell("export", "-U", "alice", "--reason", "asked", "--by", "eve").lines]
+    (told,) = [line for line in shell("tail").out.splitlines() if "ContentRevealed" in line]
+    assert all(part in told for part in (ids[0], "revealed_by=eve", "reason=asked", "fields=1"))
+
+
 def test_what_can_not_be_opened_is_not_exported_and_is_told(shell: Shell) -> None:
     """Without its key a session's content is gone: exit code 1 and the session's id, not a line without content."""
     session = shell("sessions", "create", "-U", "alice", "--json").json["session_id"]
