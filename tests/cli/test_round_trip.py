@@ -54,7 +54,7 @@ def exported(shell: Shell, tenant: str) -> str:
     return ran.out
 
 
-@settings(max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # an example takes a second
+@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # an example takes a second
 @given(chats=st.lists(_CHAT, min_size=1, max_size=8))
 def test_import_export_import_into_a_fresh_ledger_export_gives_identical_lines(chats: list[dict[str, object]]) -> None:
     """Whatever was imported: every text, part, time, number and field."""

@@ -353,7 +353,7 @@ def test_a_killed_checkpointer_never_contradicts_itself(ledger: Signed) -> None:
     command += ["--mirror", str(ledger.mirror), "-u", ledger.url]
     reached = [0]
     try:
-        for _ in range(10):
+        for _ in range(5):
             process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             assert process.stdout is not None
             assert process.stdout.readline(), process.communicate()[1]  # it has signed, or found what it signed before

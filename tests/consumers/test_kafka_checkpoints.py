@@ -127,7 +127,7 @@ def test_a_killed_checkpointer_never_contradicts_itself(ledger: Signed) -> None:
     luck = random.Random(3)
     command = [sys.executable, "-m", "session_ledger.cli.main", "checkpoint", "--every-records", "2", "--json"]
     command += ["--mirror", str(ledger.mirror), "-u", ledger.url]
-    for _ in range(3):
+    for _ in range(2):
         for _ in range(4):
             ledger.grow(20)
         process = started(command)
