@@ -24,7 +24,7 @@ from session_ledger.ledger.url import parse_url
 from session_ledger.projections.merkle import Tree, Trees
 from session_ledger.security.bundles import ENDINGS
 from session_ledger.security.checkpoint import Checkpoint, SessionStatement, origin_of
-from session_ledger.security.merkle import leaf_hash
+from session_ledger.security.merkle import Frontier, leaf_hash
 from session_ledger.security.signing import FILE as KEY_FILE
 from session_ledger.security.signing import Signer
 
@@ -117,13 +117,14 @@ class Prover(Closing):
     def session(self, session_id: str, size: int | None = None) -> Bundle:
         """That these are all events of the session, up to the checkpoint: each event's inclusion, and a statement.
 
-        The whole partition is read. Raises SessionNotFound, InvalidInput, LogCorrupt, KeyUnavailable.
+        The whole partition is read, and must be what the checkpoint is signed over: an event that was made another
+        session's would be missing without a word. Raises SessionNotFound, InvalidInput, LogCorrupt, KeyUnavailable.
         """
         originator = parse_id(session_id, "session_id")
         partition = self.partition_of(session_id)
         log = self._partition(partition)
         note, checkpoint = self._chosen(partition, size, "--checkpoint")
-        records = [record for record in _records(log, checkpoint.size) if record.originator_id == originator]
+        records = self._of(originator, log, checkpoint)
         if not records:
             raise SessionNotFound(
                 f"no event of session {format_id(originator)} stands in partition {partition} up to position "
@@ -148,6 +149,19 @@ class Prover(Closing):
             "checkpoint": note,
             "schemas": self._schemas(records),
         }
+
+    def _of(self, originator: bytes, log: PartitionLog, checkpoint: Checkpoint) -> list[Record]:
+        """The originator's records up to the checkpoint, out of a log that is all as it was signed."""
+        found, frontier = list[Record](), Frontier()
+        for records in _batches(log, checkpoint.size):
+            frontier.extend(self._leaves.hashes(log.partition, records))
+            found += [record for record in records if record.originator_id == originator]
+        if (frontier.size, frontier.root()) != (checkpoint.size, checkpoint.root):
+            raise LogCorrupt(
+                f"partition {log.partition} up to position {checkpoint.size} is not the log that was signed, so "
+                "nothing is stated of its sessions: `session-ledger verify --log` says more"
+            )
+        return found
 
     def _schemas(self, records: Sequence[Record]) -> Mapping[str, str]:
         """The texts by which the values are read, by their digests, which the leaves hold."""
@@ -223,10 +237,10 @@ class Prover(Closing):
         }
 
 
-def _records(log: PartitionLog, to: int) -> Iterator[Record]:
+def _batches(log: PartitionLog, to: int) -> Iterator[Sequence[Record]]:
     after = 0
     while after < to and (records := log.read(after, min(READ_RECORDS, to - after))):
-        yield from records
+        yield records
         after = records[-1].position
 
 
