@@ -83,7 +83,8 @@ def verify(
 
     Exit code 1 and the differences when anything is not as it must be. Nothing but the views' lag is changed. The note
     of --sign is in the signed-note format, by the Ed25519 key signing.key in the ledger's directory, which is made
-    where there is none; its public key is told. With --log: Merkle trees against checkpoints, and nothing else.
+    where there is none; its public key is told. With --log: Merkle trees against checkpoints, and nothing else;
+    that there is no checkpoint is a finding.
     """
     if check_note is not None:
         _check_note(check_note, key)

@@ -253,8 +253,9 @@ def _show(found: LogFindings) -> None:
     for partition, end in sorted(found.ends.items()):
         name = "control log" if partition < 0 else f"partition {partition}"
         protected, outside = found.protected.get(partition, 0), found.protected_outside.get(partition, 0)
+        stored = f"; the stored tree agrees up to {found.trees[partition]:,}" if partition in found.trees else ""
         say(f"  {name}: {end:,} records; signed up to {protected:,}, so the last {end - protected:,} are not protected;"
-            f" against a rollback: up to {outside:,}")  # fmt: skip
+            f" against a rollback: up to {outside:,}{stored}")  # fmt: skip
     if not any(found.kept_outside.values()):
         say(
             "no checkpoint from outside was given: a rollback of the whole ledger, or another history shown to somebody"
@@ -262,4 +263,8 @@ def _show(found: LogFindings) -> None:
         say(
             "else, can not be seen. `session-ledger checkpoint --mirror DIR`, DIR copied elsewhere, then --mirror here."
         )
-    say_findings(found)
+    if found.ok and found.uncompared:
+        names = ", ".join("the control log" if one < 0 else f"partition {one}" for one in found.uncompared)
+        say(f"what was compared agrees; nothing signed was there to compare {names} with")
+    else:
+        say_findings(found)

@@ -229,6 +229,24 @@ def test_verify_log_tells_what_is_protected_and_what_is_not(auditor: Auditor) ->
     assert "signature: partition 0: a checkpoint" in ran.out
 
 
+def test_verify_log_without_checkpoints_does_not_agree(auditor: Auditor) -> None:
+    """Exit code 1, and what was and was not compared; the same for a partition that nobody has signed yet."""
+    for path in auditor.shell.directory.glob("checkpoints.db*"):
+        path.unlink()
+    ran = auditor.shell("verify", "--log")
+    assert (1, False) == (ran.code, "everything agrees" in ran.out)
+    assert "unsigned: no checkpoint was there to compare the log with" in ran.out
+    assert "the stored tree agrees up to 2" in ran.out
+    assert {"0": 2}.items() <= auditor.shell("verify", "--log", "--json").json["trees"].items()
+    for path in auditor.shell.directory.glob("merkle.db*"):
+        path.unlink()
+    assert 1 == auditor.shell("verify", "--log").code
+    (note,) = (auditor.shell.directory.parent / "mirror" / "session-ledger" / "ledger" / "-1").iterdir()
+    ran = auditor.shell("verify", "--log", "--checkpoint", note)
+    assert 0 == ran.code
+    assert ran.out.endswith("what was compared agrees; nothing signed was there to compare partition 0 with\n")
+
+
 def test_verify_log_goes_with_its_own_options_alone(auditor: Auditor) -> None:
     """A mirror without --log, or --log with a sample, is a mistake of usage; so is a mirror that is not there."""
     assert 2 == auditor.shell("verify", "--mirror", auditor.place).code
