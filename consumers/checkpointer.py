@@ -79,8 +79,10 @@ class Checkpointer(Closing):
             self._last: dict[int, Checkpoint] = {}
             self._start(kept)
             over = stepped_over(self._log, place.directory)
-            self._tail = LeafTail(list(self._logs.values()), codec, self.trees, Leaves(self._log, codec, over))
-            self._leaves = Leaves(self._log, codec, over)  # of this thread, beside the tail's
+            signed = {partition: checkpoint.size for partition, checkpoint in self._last.items()}
+            leaves = [Leaves(self._log, codec, over, signed) for _ in range(2)]  # of the tail's thread, and of this one
+            self._tail = LeafTail(list(self._logs.values()), codec, self.trees, leaves[0])
+            self._leaves = leaves[1]
         except BaseException:
             self.close()
             raise
@@ -191,6 +193,7 @@ class Checkpointer(Closing):
         note = self._signers[partition].sign(checkpoint.text)
         self._notes.append(Kept(partition, note))
         self._last[partition] = checkpoint
+        self._leaves.signed[partition] = checkpoint.size
         if self._mirror is not None:
             self._mirror.write(checkpoint.origin, checkpoint.size, note)
         return checkpoint

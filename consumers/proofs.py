@@ -199,7 +199,9 @@ class Prover(Closing):
             near = " and ".join(f"{one}" for one in (below, above) if one is not None)
             must = f"must be a size that a checkpoint is signed over; the nearest: {near}"
             raise InvalidInput(option, f"{size}", must)
-        note = notes[max(notes) if size is None else size]
+        newest = max(notes)
+        self._leaves.signed[partition] = newest
+        note = notes[newest if size is None else size]
         if self._signer is None:
             return note, Checkpoint.of_text(note)  # whoever is given the proof has the public key
         verifier = self._signer.verifier.named(origin_of(self._log.name, partition))

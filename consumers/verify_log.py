@@ -146,6 +146,7 @@ class _Comparison:
         self._log, self._leaves, self._trees, self._findings = log, leaves, trees, findings
         self._partition = log.partition
         self._signed = sorted(signed, key=lambda one: one.checkpoint.size)
+        leaves.signed[log.partition] = max((one.checkpoint.size for one in signed), default=0)
         self._stored, self._stored_root = self._stored_tree()
 
     def _stored_tree(self) -> tuple[int, bytes]:
