@@ -88,7 +88,8 @@ def verify(
         place = closing.enter_context(_temporary(store.directory) if resume is None else _kept(resume))
         shares = shares_of(ends, _processes(apart, ends))
         if resume is not None:
-            shares, findings.begun = _planned(place, shares, [log.log_id, store.fold_version, over], ends)
+            identity: list[object] = [log.log_id, store.fold_version, over]
+            shares, findings.begun = _planned(place, shares, identity, ends, compared)
         tasks = [
             Task(
                 place=place / f"part-{number}",
@@ -164,25 +165,39 @@ def _kept(place: Path) -> Iterator[Path]:
 
 
 def _planned(
-    place: Path, shares: list[dict[int, int]], identity: list[object], ends: Mapping[int, int]
+    place: Path,
+    shares: list[dict[int, int]],
+    identity: list[object],
+    ends: Mapping[int, int],
+    compared: Mapping[int, int],
 ) -> tuple[list[dict[int, int]], str | None]:
-    """(the shares, when the check began that this one goes on with); a plan for another log or other code is void."""
+    """(the shares, when the check began that this one goes on with); a plan for another log or other code is void.
+
+    So is one whose views stood further than they do at `compared`: what was folded for them is beyond these.
+    """
     identity = json.loads(json.dumps(identity))
     plan = place / PLAN_FILE
     try:
         found = json.loads(plan.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         found = None
-    if found is not None and found["identity"] == identity:
-        return [{one: ends[one] for one in share} for share in found["shares"]], found["begun"]
-    for part in place.glob("part-*"):
-        shutil.rmtree(part)
-    begun = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    written = {"identity": identity, "begun": begun, "shares": [list(share) for share in shares]}
+    if found is not None and found["identity"] == identity and not _behind(compared, found.get("compared")):
+        shares, begun = [{one: ends[one] for one in share} for share in found["shares"]], found["begun"]
+    else:
+        for part in place.glob("part-*"):
+            shutil.rmtree(part)
+        found, begun = None, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    shared = [list(share) for share in shares]
+    written = {"identity": identity, "begun": begun, "shares": shared, "compared": compared}
     draft = plan.with_suffix(".unfinished")
     draft.write_text(json.dumps(written), encoding="utf-8")
     os.replace(draft, plan)
-    return shares, None
+    return shares, None if found is None else begun
+
+
+def _behind(compared: Mapping[int, int], before: Mapping[str, int] | None) -> bool:
+    """The views stand nearer to the beginning than they did before, or nobody noted where they did."""
+    return before is None or any(compared.get(int(one), 0) < position for one, position in before.items())
 
 
 def _run(

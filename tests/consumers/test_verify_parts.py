@@ -16,14 +16,17 @@ from session_ledger.consumers import verify as module
 from session_ledger.consumers import verify_part
 from session_ledger.consumers.analytics import Analytics
 from session_ledger.consumers.findings import Finding, Findings
+from session_ledger.consumers.projector import Projector
 from session_ledger.consumers.sole import sole_writer
 from session_ledger.consumers.verify import Apart, verify
 from session_ledger.consumers.views import Views
+from session_ledger.consumers.wiring import delete_store, open_store
 from session_ledger.domain.errors import ProjectionInUse, SessionLedgerError
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.settings import Settings
 from tests.cli.shell import Shell
 from tests.consumers.test_verify import ALTERED, Checked
+from tests.projections.world import CODEC
 
 
 class Stopped(Exception):
@@ -126,6 +129,22 @@ def test_what_was_kept_of_other_views_is_not_gone_on_with(tmp_path: Path) -> Non
     with pytest.raises(ProjectionInUse):
         checked.verify(resume=tmp_path / "verify")
     give_up()
+    checked.store.close()
+
+
+@pytest.mark.usefixtures("_small")
+def test_views_that_were_made_again_and_are_behind_void_what_was_kept(tmp_path: Path) -> None:
+    """What the interrupted check had folded is beyond them: they would differ, and nothing is wrong."""
+    checked = Checked(tmp_path)
+    stops = iter([False] * 20 + [True])
+    with pytest.raises(Stopped):
+        _stop_at(checked, tmp_path / "verify", stops)
+    checked.store.close()
+    delete_store(tmp_path)
+    checked.store = open_store(checked.log, tmp_path)
+    Projector(checked.log, CODEC, checked.store).catch_up({-1: checked.log.control.end(), 0: 3, 1: 3})
+    found = checked.verify(resume=tmp_path / "verify")
+    assert ([], None) == (found.findings, found.begun)
     checked.store.close()
 
 
