@@ -8,7 +8,6 @@ The adapter for Kafka, a topic of the ledger, is `log/kafka_checkpoints`.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import NamedTuple
 from session_ledger.domain.errors import LogUnavailable, Misconfigured
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import LedgerUrl
+from session_ledger.security.files import exist_private
 
 FILE = "checkpoints.db"
 BUSY_TIMEOUT_S = 10.0
@@ -63,7 +63,7 @@ class SQLiteCheckpoints(CheckpointLog):
             return  # nothing is signed yet
         with self._usable("opened"):
             if write:
-                os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+                exist_private(self._path)
             uri = f"{self._path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
             self._db = db = sqlite3.connect(
                 uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False

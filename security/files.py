@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PRIVATE_MODE = 0o600
@@ -15,6 +15,15 @@ PRIVATE_MODE = 0o600
 def create_private(path: Path, content: bytes) -> None:
     """Make the file with mode 0600 and the content, durable before this returns. Raises FileExistsError, OSError."""
     create_whole(path, content, PRIVATE_MODE)
+
+
+def exist_private(path: Path) -> None:
+    """Make the file, empty and of mode 0600, where it is not there: SQLite's own mode is open to others, and the files
+    that it puts beside take over the mode. Raises OSError.
+    """
+    if not path.exists():
+        with suppress(FileExistsError):  # somebody else made it meanwhile
+            create_private(path, b"")
 
 
 def create_whole(path: Path, content: bytes, mode: int) -> None:
