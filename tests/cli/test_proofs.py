@@ -149,7 +149,7 @@ def test_a_proof_outlives_the_keys(auditor: Auditor, session: str) -> None:
     assert 0 == auditor.shell("verify", "--log").code
 
 
-FIELDS = ("leaf_data", "leaf_hash", "hashes", "checkpoint", "leaf_index", "tree_size", "position")
+FIELDS = ("leaf_data", "leaf_hash", "hashes", "checkpoint", "leaf_index", "tree_size", "position", "partition")
 
 
 def test_a_bundle_with_any_field_changed_does_not_hold(auditor: Auditor) -> None:
