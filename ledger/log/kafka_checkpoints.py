@@ -21,7 +21,7 @@ from session_ledger.ledger.log.kafka_topics import checkpoints_topic, ensure_che
 from session_ledger.ledger.log.kafka_types import BrokerAway, ClientOptions, OffsetGone, ProducerFailed
 
 CONTENT_TYPE = headers([("content-type", b"text/plain; charset=utf-8")])
-READ_TIMEOUT_S = 30.0  # for what stands in the topic; a year of one a minute is half a million
+READ_TIMEOUT_S = 30.0  # without anything that comes; how long all takes grows with the topic (docs/proofs.md)
 POLL_S = 0.1
 STABLE_TIMEOUT_S = 10.0
 ROLE = "checkpointer"
@@ -82,11 +82,9 @@ class KafkaCheckpoints(CheckpointLog):
             sent = producer.send([(str(kept.partition).encode(), kept.note.encode(), CONTENT_TYPE)])
             producer.commit()
             producer.await_stable(sent.last_offset, STABLE_TIMEOUT_S)
-        except BrokerAway as error:
-            raise self._unavailable(error) from error
-        except ProducerFailed as error:
+        except (BrokerAway, ProducerFailed) as error:
             self._discard()  # of no use any more, whatever it was
-            if error.fenced:
+            if isinstance(error, ProducerFailed) and error.fenced:
                 self._lease.confirm()  # one's own transaction that timed out is fenced as well
             raise self._unavailable(error) from error
 
@@ -121,16 +119,18 @@ class KafkaCheckpoints(CheckpointLog):
         reader = Reader(self._options, self._topic, 0)
         try:
             reader.seek(0)
-            deadline_s = time.monotonic() + READ_TIMEOUT_S
-            while reader.offset() < end:
+            at, deadline_s = 0, time.monotonic() + READ_TIMEOUT_S
+            while (offset := reader.offset()) < end:
+                if offset > at:
+                    at, deadline_s = offset, time.monotonic() + READ_TIMEOUT_S
+                elif time.monotonic() > deadline_s:
+                    raise BrokerAway(f"nothing came for {READ_TIMEOUT_S:g} s at offset {at}, and {end} is the end")
                 for fetched in reader.poll(POLL_S):
                     try:
                         kept = Kept(int(fetched.key or b""), (fetched.value or b"").decode())
                     except ValueError as error:
                         raise LogCorrupt(f"{self._topic}, offset {fetched.offset}: no checkpoint ({error})") from error
                     found.append(kept)
-                if time.monotonic() > deadline_s:
-                    raise BrokerAway(f"offset {end} was not reached within {READ_TIMEOUT_S:g} s")
         finally:
             reader.close()
         return found
