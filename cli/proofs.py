@@ -246,7 +246,7 @@ def verify_the_log(
 
 
 def _show(found: LogFindings) -> None:
-    from session_ledger.cli.output import say, say_findings
+    from session_ledger.cli.output import clean, say, say_findings
 
     say(f"{found.records:,} records read, compared with {sum(found.checkpoints.values()):,} checkpoints, "
         f"{sum(found.kept_outside.values()):,} of them kept outside of the ledger")  # fmt: skip
@@ -256,6 +256,8 @@ def _show(found: LogFindings) -> None:
         stored = f"; the stored tree agrees up to {found.trees[partition]:,}" if partition in found.trees else ""
         say(f"  {name}: {end:,} records; signed up to {protected:,}, so the last {end - protected:,} are not protected;"
             f" against a rollback: up to {outside:,}{stored}")  # fmt: skip
+    if found.trees_unusable is not None:
+        say(f"no stored tree was compared: {clean(found.trees_unusable)}")
     if not any(found.kept_outside.values()):
         say(
             "no checkpoint from outside was given: a rollback of the whole ledger, or another history shown to somebody"

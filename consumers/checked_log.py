@@ -51,18 +51,17 @@ def check_log(
                 notes = of_mirror.read(origin_of(log.name, partition.partition))
                 shown += [Shown(note, str(path), True, partition.partition) for path, note in notes]
         shown += [Shown(_note(path), str(path), True) for path in files]
-        trees, unusable = None, ""
+        trees, unusable = None, None
         if place.directory is not None and (place.directory / TREES_FILE).exists():
             try:
                 trees = Trees(place.directory / TREES_FILE, log_id=log.log_id, readonly=True)
                 closing.callback(trees.close)
             except (ProjectionForeign, Misconfigured) as error:
-                unusable = f"the stored trees can not be compared: {error}"
-        verifier = given or _own_key(place.directory, log.name, shown, trees is not None or bool(unusable))
+                unusable = str(error)
+        verifier = given or _own_key(place.directory, log.name, shown, trees is not None or unusable is not None)
         leaves = Leaves(log, codec, stepped_over(log, place.directory))
         found = verify_log(log, leaves, verifier, shown, trees=trees, on_progress=on_progress)
-        if unusable:
-            found.add("tree", unusable)
+        found.trees_unusable = unusable
         return found
 
 

@@ -57,6 +57,9 @@ class LogFindings(Findings):
     trees: dict[int, int] = field(default_factory=dict)
     """Partition to the size of its stored tree, where that agrees; it is not signed, so it protects nothing."""
 
+    trees_unusable: str | None = None
+    """Why no stored tree was compared, where there are some: they are of another log, or damaged."""
+
     @property
     def uncompared(self) -> list[int]:
         """Partitions that have records, and no checkpoint that was compared."""

@@ -159,13 +159,17 @@ def test_what_follows_the_last_checkpoint_is_compared_with_the_stored_tree(signe
 
 
 def test_a_stored_tree_that_is_not_of_the_log_is_told(signed: Signed) -> None:
-    """Where the log is as it was signed, it is the tree that was changed, damaged or is another log's."""
+    """Where the log is as it was signed, it is the tree that was changed or damaged; one of another log is left out."""
     signed.sql("merkle.db", "UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE partition = 0")
-    (found,) = signed.check().findings
-    assert ("tree", 0) == (found.what, found.partition)
-    assert "delete the file" in found.message
+    (told,) = signed.check().findings
+    assert ("tree", 0) == (told.what, told.partition)
+    assert "delete the file" in told.message
     signed.sql("merkle.db", "UPDATE meta SET value = 'another' WHERE key = 'log_id'")
-    assert [("tree", None, None)] == signed.found()
+    found = signed.check()
+    assert ([], {}) == (found.findings, found.trees)
+    assert "made from another log" in str(found.trees_unusable)
+    without(signed, "checkpoints.db")
+    assert [("unsigned", None, None)] == signed.found()
 
 
 def test_a_position_that_is_not_there_is_named(signed: Signed) -> None:
