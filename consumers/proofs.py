@@ -189,19 +189,13 @@ class Prover(Closing):
 
     def _chosen(self, partition: int, size: int | None, option: str) -> tuple[str, Checkpoint]:
         """The note over that size (None: the newest), checked where the key is here."""
-        notes = self._signed(partition)
-        if not notes:
+        note = self._notes.newest(partition)
+        if note is None:
             must = "must be of one: `session-ledger checkpoint --once` signs one"
             raise InvalidInput(option, "no checkpoint at all", must)
-        if size is not None and size not in notes:
-            below = max((one for one in notes if one < size), default=None)
-            above = min((one for one in notes if one > size), default=None)
-            near = " and ".join(f"{one}" for one in (below, above) if one is not None)
-            must = f"must be a size that a checkpoint is signed over; the nearest: {near}"
-            raise InvalidInput(option, f"{size}", must)
-        newest = max(notes)
-        self._leaves.signed[partition] = newest
-        note = notes[newest if size is None else size]
+        self._leaves.signed[partition] = newest = Checkpoint.of_text(note).size
+        if size is not None and size != newest:
+            note = self._older(partition, size, option)
         if self._signer is None:
             return note, Checkpoint.of_text(note)  # whoever is given the proof has the public key
         verifier = self._signer.verifier.named(origin_of(self._log.name, partition))
@@ -212,6 +206,17 @@ class Prover(Closing):
                 f"a checkpoint of the ledger is not signed by {verifier}, or was changed since: `session-ledger verify "
                 "--log` says more"
             ) from error
+
+    def _older(self, partition: int, size: int, option: str) -> str:
+        """The note over that size."""
+        notes = self._signed(partition)
+        if size not in notes:
+            below = max((one for one in notes if one < size), default=None)
+            above = min((one for one in notes if one > size), default=None)
+            near = " and ".join(f"{one}" for one in (below, above) if one is not None)
+            must = f"must be a size that a checkpoint is signed over; the nearest: {near}"
+            raise InvalidInput(option, f"{size}", must)
+        return notes[size]
 
     @contextmanager
     def _tree(self, partition: int, checkpoint: Checkpoint) -> Iterator[Tree]:

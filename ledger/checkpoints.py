@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import RLock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from session_ledger.domain.errors import LogUnavailable, Misconfigured
 from session_ledger.ledger.settings import Settings
@@ -46,6 +46,10 @@ class CheckpointLog(ABC):
     @abstractmethod
     def read(self) -> list[Kept]:
         """All of them, in the order in which they were appended. Raises LogUnavailable."""
+
+    @abstractmethod
+    def newest(self, partition: int) -> str | None:
+        """The note that was appended last for the partition; None where there is none. Raises LogUnavailable."""
 
     @abstractmethod
     def close(self) -> None:
@@ -88,12 +92,20 @@ class SQLiteCheckpoints(CheckpointLog):
 
     def read(self) -> list[Kept]:
         """See the port."""
+        return [Kept(*row) for row in self._rows("SELECT partition, note FROM checkpoints ORDER BY number")]
+
+    def newest(self, partition: int) -> str | None:
+        """See the port."""
+        query = "SELECT note FROM checkpoints WHERE partition = ? ORDER BY number DESC LIMIT 1"
+        return next((note for (note,) in self._rows(query, partition)), None)
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
         if self._db is None:
             return []
         with self._usable("read") as db:
             if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'").fetchone() is None:
                 return []  # its maker has just begun
-            return [Kept(*row) for row in db.execute("SELECT partition, note FROM checkpoints ORDER BY number")]
+            return db.execute(query, values).fetchall()
 
     def close(self) -> None:
         """See the port."""

@@ -194,6 +194,20 @@ def test_a_ledger_without_its_checkpoints_and_trees_is_compared_with_the_mirror(
     assert [] == notes(ledger)
 
 
+def test_a_proof_reads_the_newest_checkpoint_alone(ledger: Signed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many were signed; an older one is looked for only where it is asked for."""
+    ledger.grown_and_signed(8, 4)
+    kept = SQLiteCheckpoints(ledger.directory, write=False)
+    for partition in (-1, 0, 5):
+        notes_of = [one.note for one in kept.read() if one.partition == partition]
+        assert (notes_of[-1] if notes_of else None) == kept.newest(partition)
+    kept.close()
+    with ledger.prover() as prover:
+        assert 9 == prover.inclusion(0, 3, 9)["tree_size"]
+        monkeypatch.setattr(SQLiteCheckpoints, "read", None)
+        assert 14 == prover.inclusion(0, 3)["tree_size"]
+
+
 def test_checkpoints_that_contradict_each_other_are_refused(ledger: Signed) -> None:
     """Two of one size, or one that is none: nothing more is signed until somebody has looked."""
     ledger.grown_and_signed(8)

@@ -121,6 +121,11 @@ def test_however_many_there_are_they_are_read_as_long_as_some_come(
     notes = [Kept(0, f"note {number}") for number in range(8)]
     for one in notes:
         writing.append(one)
+    monkeypatch.setattr(kafka_checkpoints, "BACK_OFFSETS", 2)
+    assert ["note 7", None] == [writing.newest(partition) for partition in (0, 1)]
+    writing.append(Kept(1, "another"))
+    notes.append(Kept(1, "another"))
+    assert ["note 7", "another"] == [writing.newest(partition) for partition in (0, 1)]
     poll = Reader.poll
 
     def slowly(reader: Reader, timeout_s: float) -> Sequence[Fetched]:
