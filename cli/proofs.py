@@ -20,6 +20,11 @@ MirrorDir = Annotated[
     Path | None,
     typer.Option("--mirror", metavar="DIR", show_default=False, help="Copies of all checkpoints, for outsiders."),
 ]
+BundleAsJson = Annotated[bool, typer.Option("--json", help="Taken as everywhere; a bundle is JSON without it.")]
+NoUrl = Annotated[
+    str | None,
+    typer.Option("--url", "-u", metavar="URL", show_default=False, help="Taken as everywhere; no ledger is asked."),
+]
 AtCheckpoint = Annotated[
     int | None,
     typer.Option("--checkpoint", metavar="SIZE", min=1, show_default=False, help="Default: the newest checkpoint."),
@@ -113,14 +118,15 @@ def inclusion(
     partition: Partition = 0,
     at: AtCheckpoint = None,
     url: Url = None,
-    as_json: AsJson = False,
+    as_json: BundleAsJson = False,
 ) -> None:
     """Prove that a record stands in the log that a checkpoint is signed over. Writes the bundle as JSON."""
     from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import write_json
     from session_ledger.consumers.proofs import Prover
 
     with Prover(url_of(url), settings=settings()) as prover:
-        _write(prover.inclusion(partition, position, at), None)
+        write_json(prover.inclusion(partition, position, at))
 
 
 @proof.command("consistency")
@@ -129,14 +135,15 @@ def consistency(
     second: Annotated[int, typer.Option("--to", metavar="M", min=1, help="The size of the later one.")],
     partition: Partition = 0,
     url: Url = None,
-    as_json: AsJson = False,
+    as_json: BundleAsJson = False,
 ) -> None:
     """Prove that the log of one checkpoint is the beginning of that of another. Writes the bundle as JSON."""
     from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import write_json
     from session_ledger.consumers.proofs import Prover
 
     with Prover(url_of(url), settings=settings()) as prover:
-        _write(prover.consistency(partition, first, second), None)
+        write_json(prover.consistency(partition, first, second))
 
 
 @proof.command("session")
@@ -151,26 +158,28 @@ def session(
 ) -> None:
     """Prove that these are all events of a session: each one's inclusion, and the last one's number."""
     from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import clean, json_line, say, write_json
     from session_ledger.consumers.proofs import Prover
 
     with Prover(url_of(url), settings=settings()) as prover:
-        _write(prover.session(session_id, at), output)
-
-
-def _write(bundle: dict[str, object], output: Path | None) -> None:
-    from session_ledger.cli.output import json_line, write_json
-
+        bundle = prover.session(session_id, at)
     if output is None:
         write_json(bundle)
+        return
+    output.write_text(json_line(bundle) + "\n", encoding="utf-8")
+    events, size = len(bundle["events"]), bundle["tree_size"]  # type: ignore[arg-type]
+    if as_json:
+        told = {name: bundle[name] for name in ("session_id", "partition", "tree_size")}
+        write_json({"file": str(output), **told, "events": events})
     else:
-        output.write_text(json_line(bundle) + "\n", encoding="utf-8")
+        say(clean(f"{output}: {events:,} events of session {bundle['session_id']}, as signed over {size:,} records"))
 
 
 @proof.command("verify")
 def verify_proof(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle that `proof` wrote.")],
     key: Annotated[str, typer.Option(metavar="KEY", help="The public key that `keys verifier` printed.")],
-    url: Url = None,
+    url: NoUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a proof with the public key alone: no ledger and no other key is needed. Exit code 1 if it does not hold.

@@ -116,6 +116,17 @@ def test_an_open_session_is_proved_up_to_what_was_signed(auditor: Auditor, sessi
     auditor.refuses({**bundle, "session_id": "0" * 32}, "is not of session")
 
 
+def test_a_bundle_in_a_file_is_told(auditor: Auditor, session: str) -> None:
+    """What stands in it, as a line or as a document; without a file the bundle itself is what is written."""
+    file = auditor.place / "session.json"
+    ran = auditor.shell("proof", "session", session, "--output", file)
+    assert f"{file}: 2 events of session {session}, as signed over 2 records\n" == ran.out
+    ran = auditor.shell("proof", "session", session, "--output", file, "--json")
+    assert {"file": str(file), "session_id": session, "partition": 0, "tree_size": 2, "events": 2} == ran.json
+    assert json.loads(file.read_text()) == auditor.shell("proof", "session", session).json
+    assert "no ledger is asked" in " ".join(auditor.alone("proof", "verify", "--help").out.split())
+
+
 def test_a_statement_holds_for_its_own_checkpoint(auditor: Auditor, session: str) -> None:
     """An older statement does not hide what came since."""
     older = auditor.shell("proof", "session", session, "--json").json
