@@ -29,6 +29,7 @@ from session_ledger.security.merkle import Frontier
 from session_ledger.security.signing import Verifier
 
 READ_RECORDS = 4000
+DIFFERS = ("gap", "undecodable", "changed", "truncated", "rolled_back", "forked")  # then a tree differs, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,6 @@ class LogFindings(Findings):
     """Partition to the size of the largest one kept elsewhere that agrees; a rollback behind it is not detectable."""
     trees: dict[int, int] = field(default_factory=dict)
     """Partition to the size of its stored tree, where that agrees; it is not signed, so it protects nothing."""
-
     trees_unusable: str | None = None
     """Why no stored tree was compared, where there are some: they are of another log, or damaged."""
 
@@ -256,7 +256,7 @@ class _Comparison:
     def _judge_tree(self, roots: Mapping[int, bytes], end: int) -> None:
         """What the stored tree tells that no checkpoint has told."""
         findings, partition, size = self._findings, self._partition, self._stored
-        told = any(one.partition == partition for one in findings.findings)
+        told = any(one.partition == partition and one.what in DIFFERS for one in findings.findings)
         if size and roots.get(size) == self._stored_root:
             findings.trees[partition] = size
         elif size and not told:

@@ -154,6 +154,9 @@ def test_what_follows_the_last_checkpoint_is_compared_with_the_stored_tree(signe
     copy = signed.copy("copy")
     signed.rewrite(lambda rows: [*rows[:22], rows[23], rows[22], *rows[24:]])
     assert [("tree", 0, 23)] == signed.found()
+    shown = signed.directory.parent / "shown.note"
+    shown.write_text("session-ledger/ledger/0\n")
+    assert [("signature", 0, None), ("tree", 0, 23)] == signed.found(files=[shown])
     copy.rewrite(lambda rows: rows[:24])
     assert [("tree", 0, 25)] == copy.found()
 
