@@ -47,9 +47,15 @@ def check_log(
         shown = [Shown(one.note, "the ledger's own", False, one.partition) for one in kept.read()]
         if mirror is not None:
             of_mirror = Mirror(mirror)
+            seen = len(shown)
             for partition in (log.control, *log.partitions):
                 notes = of_mirror.read(origin_of(log.name, partition.partition))
                 shown += [Shown(note, str(path), True, partition.partition) for path, note in notes]
+            if len(shown) == seen:  # a check that runs every night would agree for ever
+                raise Misconfigured(
+                    f"the mirror {mirror} holds no checkpoint of the ledger {log.name}, so nothing is compared: "
+                    "name the directory that `checkpoint --mirror` of this ledger wrote, or a copy of it"
+                )
         shown += [Shown(_note(path), str(path), True) for path in files]
         trees, unusable = None, None
         if place.directory is not None and (place.directory / TREES_FILE).exists():

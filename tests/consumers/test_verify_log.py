@@ -11,7 +11,7 @@ import pytest
 
 from session_ledger.consumers.checkpointer import Checkpointer
 from session_ledger.consumers.mirror import Mirror
-from session_ledger.domain.errors import KeyUnavailable
+from session_ledger.domain.errors import KeyUnavailable, Misconfigured
 from session_ledger.security.checkpoint import Checkpoint, origin_of
 from session_ledger.security.signing import Signer
 from tests.consumers.signed import Row, Signed
@@ -123,6 +123,14 @@ def without(signed: Signed, *files: str) -> Signed:
         for path in signed.directory.glob(f"{file}*"):
             path.unlink()
     return signed
+
+
+def test_a_mirror_without_a_checkpoint_of_the_ledger_is_refused(signed: Signed) -> None:
+    """An empty directory, or another ledger's mirror: nothing outside was compared, so nothing is said to agree."""
+    signed.mirror.rename(signed.mirror.with_name("away"))
+    (signed.mirror / "session-ledger" / "another" / "0").mkdir(parents=True)
+    with pytest.raises(Misconfigured, match="holds no checkpoint of the ledger"):
+        signed.check(mirror=True)
 
 
 def test_a_ledger_whose_checkpoints_are_gone_does_not_agree(signed: Signed) -> None:
