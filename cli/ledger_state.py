@@ -86,7 +86,7 @@ def verify(
     where there is none; its public key is told. With --log: Merkle trees against checkpoints, and nothing else.
     """
     if check_note is not None:
-        _check_note(check_note, key)
+        _check_note(check_note, key, as_json)
         return
     from session_ledger.domain.errors import InvalidInput
 
@@ -174,17 +174,14 @@ def _signed(file: Path, found: Findings, views: Views, directory: Path | None) -
     return str(signer.verifier)
 
 
-def _check_note(file: Path, key: str | None) -> None:
-    from session_ledger.cli.output import clean, say
+def _check_note(file: Path, key: str | None, as_json: bool) -> None:
+    from session_ledger.cli.checked_note import check_note
+    from session_ledger.consumers.verify_summary import TITLE
     from session_ledger.domain.errors import InvalidInput
-    from session_ledger.security.signing import Verifier
 
     if key is None:
         raise InvalidInput("--key", "none", "must be the public key that the note was signed by")
-    verifier = Verifier.parse(key)
-    for line in verifier.text_of(file.read_text(encoding="utf-8")).splitlines():
-        say(clean(line))
-    say(f"signed by {verifier.name}, and not changed since")
+    check_note(file, key, TITLE, "the outcome of a check", as_json)
 
 
 def rebuild(url: Url = None, as_json: AsJson = False) -> None:

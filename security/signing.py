@@ -19,12 +19,13 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from session_ledger.domain.errors import InvalidInput, KeyUnavailable
+from session_ledger.domain.errors import InvalidInput, KeyUnavailable, ProofInvalid
 from session_ledger.security.files import create_private, open_to_others
 
 ED25519 = b"\x01"
 KEY_ID_BYTES, KEY_BYTES = 4, 32
 FILE = "signing.key"
+NAME_SHOWN = 80  # characters of a name that a note brings
 _NAME = re.compile(r"[^\s+]+")
 _PRIVATE = "PRIVATE+KEY"
 
@@ -66,22 +67,60 @@ class Verifier:
 
     def text_of(self, note: str) -> str:
         """The text of a note that this key has signed. Raises InvalidInput where it has not, or it was changed."""
-        text, separator, signatures = note.rpartition("\n\n")
+        text, wrong = self._judged(note)
+        if wrong is not None:
+            raise InvalidInput("note", wrong, f"must be signed by {self.name}, and not changed since")
+        return text
+
+    def proven_text(self, note: bytes, what: str) -> str:
+        """The text of a note that somebody brought, `what` it is; ProofInvalid says what does not hold."""
+        try:
+            text, wrong = self._judged(note.decode())
+        except UnicodeDecodeError:
+            raise ProofInvalid(f"{what} is no signed note: it is no text") from None
+        if wrong is not None:
+            raise ProofInvalid(f"{what} does not hold: it is {wrong}; compared with the key {self._told}")
+        return text
+
+    @property
+    def _told(self) -> str:
+        return f"{self.name}+{self.key_id.hex()}"
+
+    def _judged(self, note: str) -> tuple[str, str | None]:
+        """The text, and what is wrong with the note: None where this key has signed that text."""
+        text, separator, below = note.rpartition("\n\n")
         text += "\n"
-        for line in signatures.splitlines() if separator else ():
-            mark, _, rest = line.partition(" ")
-            name, _, encoded = rest.partition(" ")
-            if mark != "—" or name != self.name:
-                continue
-            try:
-                signed = base64.b64decode(encoded, validate=True)
-                if signed[:KEY_ID_BYTES] != self.key_id:
-                    continue
-                Ed25519PublicKey.from_public_bytes(self.key).verify(signed[KEY_ID_BYTES:], text.encode())
-            except (ValueError, InvalidSignature):
-                break
-            return text
-        raise InvalidInput("note", f"{len(note)} characters", f"must be signed by {self.name}, and not changed since")
+        signatures = [found for line in below.splitlines() if separator and (found := _signature(line)) is not None]
+        if not signatures:
+            return text, f"a file of {len(note)} characters without a signature under it"
+        ours = [signed for name, signed in signatures if name == self.name]
+        if not ours:
+            return text, f"a note signed by {_listed([name for name, _ in signatures])}"
+        matching = [signed for signed in ours if signed[:KEY_ID_BYTES] == self.key_id]
+        if not matching:
+            others = [f"{self.name}+{signed[:KEY_ID_BYTES].hex()}" for signed in ours]
+            return text, f"a note signed by another key of that name, {_listed(others)}"
+        try:
+            Ed25519PublicKey.from_public_bytes(self.key).verify(matching[0][KEY_ID_BYTES:], text.encode())
+        except (ValueError, InvalidSignature):
+            return text, "a note whose text or signature was changed since it was signed"
+        return text, None
+
+
+def _signature(line: str) -> tuple[str, bytes] | None:
+    """Whose it says that it is, key id and signature; None where the line holds none."""
+    mark, _, rest = line.partition(" ")
+    name, _, encoded = rest.partition(" ")
+    try:
+        signed = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        signed = b""
+    return (name, signed) if mark == "—" and len(signed) > KEY_ID_BYTES else None
+
+
+def _listed(names: list[str]) -> str:
+    """The first few of what others wrote."""
+    return ", ".join(name[:NAME_SHOWN] for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 class Signer:
