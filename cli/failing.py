@@ -70,10 +70,10 @@ _ADVICE: tuple[tuple[type[e.SessionLedgerError], str], ...] = (
     (e.NoAccessToken, "`session-ledger auth issue` makes one."),
     (e.UnderLegalHold, "`session-ledger hold lift` lifts one; the refusal is recorded."),
     (e.ProjectionOutdated, "Run `session-ledger rebuild`."),
-    (e.ProjectionForeign, "Run `session-ledger rebuild`: the views are made from the log alone."),
     (e.ProjectionDamaged, "Run `session-ledger rebuild`: the views are made from the log alone."),
     (e.LogTooNew, "Use the version of session-ledger that wrote it, or a newer one."),
     (e.LogCorrupt, "The log is not what the ledger wrote; `session-ledger verify` reports all that it finds."),
+    (e.SigningKeyUnavailable, ""),  # it is neither in a keyring nor in a vault; the error says where it belongs
     (e.KeyUnavailable, "The keyring and the vault stand beside the log unless set otherwise (SESSION_LEDGER_KEYRING)."),
 )
 
@@ -118,10 +118,12 @@ def exit_code_of(error: e.SessionLedgerError) -> int:
     return next((code for cls, code in _EXIT if isinstance(error, cls)), COULD_NOT_RUN)
 
 
-def message_of(error: e.SessionLedgerError) -> str:
-    """What happened, to what, and what to do; one line, or two."""
+def message_of(error: e.SessionLedgerError, command: str = "") -> str:
+    """What happened, to what, and what to do; one line, or two. `command`: was just run, and is not advised."""
     text = text_of(error).rstrip(".") + "."
     advice = next((advice for cls, advice in _ADVICE if isinstance(error, cls)), "")
+    if f"`session-ledger {command}`" in advice:
+        advice = ""
     if error.retry_after_s is not None:
         advice = f"It fits again in {error.retry_after_s:.1f} s. {advice}".rstrip()
     if isinstance(error, e.OutcomeUnknown) and error.command_id is not None:

@@ -134,7 +134,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SessionLedgerError as error:
-        return _failed(message_of(error), document_of(error), exit_code_of(error), as_json)
+        return _failed(message_of(error, "".join(arguments[:1])), document_of(error), exit_code_of(error), as_json)
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", _document("interrupted", "interrupted", INTERRUPTED), INTERRUPTED, as_json)
     except BrokenPipeError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from session_ledger.domain.errors import InvalidInput, KeyUnavailable, ProofInvalid
+from session_ledger.domain.errors import InvalidInput, ProofInvalid, SigningKeyUnavailable
 from session_ledger.security.files import create_private, open_to_others
 
 ED25519 = b"\x01"
@@ -129,7 +129,7 @@ class Signer:
     def __init__(self, path: Path, name: str, *, create: bool = True) -> None:
         """`name`: whose it is, without spaces and plus signs. `create`: make one where there is none.
 
-        Raises KeyUnavailable, InvalidInput.
+        Raises SigningKeyUnavailable, InvalidInput.
         """
         if not _NAME.fullmatch(name):
             raise InvalidInput("name", f"{len(name)} characters", "must hold no space and no plus sign")
@@ -139,7 +139,7 @@ class Signer:
                 with suppress(FileExistsError):  # another process made it meanwhile
                     create_private(path, f"{_PRIVATE}+{name}+{base64.b64encode(ED25519 + seed).decode()}\n".encode())
             if (wrong := open_to_others(path.stat().st_mode)) is not None:
-                raise KeyUnavailable(
+                raise SigningKeyUnavailable(
                     f"the signing key {path} {wrong}: make a new one, or chmod 600 it if nobody read it"
                 )
             kind, _, rest = path.read_text(encoding="utf-8").strip().rpartition(f"{_PRIVATE}+")
@@ -149,9 +149,11 @@ class Signer:
                 raise ValueError("it is no private key")
             self._key = Ed25519PrivateKey.from_private_bytes(seed[1:])
         except (OSError, ValueError) as error:
-            raise KeyUnavailable(f"the signing key {path} can not be read: {error}") from error
+            raise SigningKeyUnavailable(f"the signing key {path} can not be read: {error}") from error
         if told != name:
-            raise KeyUnavailable(f"the signing key {path} is {told}'s, not {name}'s")
+            raise SigningKeyUnavailable(
+                f"the signing key {path} is {told}'s, not {name}'s: bring this ledger's own key back"
+            )
         self.verifier = Verifier(told, self._key.public_key().public_bytes_raw())
 
     def named(self, name: str) -> Signer:

@@ -167,3 +167,29 @@ def _damage(shell: Shell, file: str, sql: str) -> None:
             db.execute(sql.format(table=table) + (" AND partition = 0" if "partition" in columns else ""))
     db.commit()
     db.close()
+
+
+def test_a_hint_is_about_what_the_error_is_about(busy: Shell) -> None:
+    """Trees are no views, the signing key is in no keyring, and verify does not send to verify."""
+    assert 0 == busy("checkpoint", "--once").code
+    trees, key = busy.directory / "merkle.db", busy.directory / "signing.key"
+    with sqlite3.connect(trees) as opened:
+        opened.execute("UPDATE meta SET value = 'another' WHERE key = 'log_id'")
+    opened.close()
+    ran = busy("checkpoint", "--once")
+    assert (3, True, False) == (ran.code, "merkle.db" in ran.err, "rebuild" in ran.err)
+    assert "delete the file: it is made again" in ran.err
+    trees.unlink()
+    key.rename(busy.directory / "elsewhere")
+    ran = busy("checkpoint", "--once", "--json")
+    assert (3, "signing_key_unavailable") == (ran.code, ran.json["error"]["code"])
+    assert (True, False) == ("signing.key" in ran.err, "keyring" in ran.err)
+    (busy.directory / "elsewhere").rename(key)
+    key.chmod(0o644)
+    assert "keyring" not in busy("verify", "--sign", busy.directory / "note").err
+    with sqlite3.connect(busy.directory / "log.db") as log:
+        log.execute("DELETE FROM meta WHERE name = 'log_id'")
+    log.close()
+    read, checked = busy("tail"), busy("verify")
+    assert (1, 1) == (read.code, checked.code)
+    assert (True, False) == ("`session-ledger verify`" in read.err, "`session-ledger verify`" in checked.err)
