@@ -260,7 +260,7 @@ class _Audit:
         """Write the HTML report where one is asked for; what the document says of it."""
         from datetime import UTC
 
-        from session_ledger.cli.output import as_json, clean, shown
+        from session_ledger.cli.output import as_json, clean, shown, write_file
         from session_ledger.cli.who import who
         from session_ledger.consumers.audit.report import Report, digest_of, render
 
@@ -273,7 +273,7 @@ class _Audit:
             title, subject, self.log.name, self.log.log_id, read_to, datetime.now(UTC), who(by), reason,
             tuple(sections), content,
         )  # fmt: skip
-        path.write_text(render(made, lambda value: clean(shown(value)), as_json), encoding="utf-8")
+        write_file(path, render(made, lambda value: clean(shown(value)), as_json))
         digest = digest_of(content, as_json)
         return {"report": {"file": str(path), "sha256_of": sorted(content), "sha256": digest}}
 

@@ -129,7 +129,7 @@ def receipt(
 ) -> None:
     """Write the signed receipt of an erasure that is complete."""
     from session_ledger.cli.opening import settings, url_of
-    from session_ledger.cli.output import say, write_json
+    from session_ledger.cli.output import say, write_file, write_json
     from session_ledger.consumers.erasing import open_eraser
     from session_ledger.domain.errors import InvalidInput
     from session_ledger.domain.ids import parse_id
@@ -141,7 +141,7 @@ def receipt(
     if found.receipt is None:
         raise InvalidInput("ERASURE", "one that is not complete", "must be complete: see `session-ledger erase status`")
     if out is not None:
-        out.write_text(found.receipt, encoding="utf-8")
+        write_file(out, found.receipt)
     if as_json:
         write_json({"erasure": erasure, "receipt": found.receipt, "file": None if out is None else str(out)})
     elif out is None:

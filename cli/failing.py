@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 from session_ledger.domain import errors as e
@@ -129,6 +130,15 @@ def message_of(error: e.SessionLedgerError, command: str = "") -> str:
     if isinstance(error, e.OutcomeUnknown) and error.command_id is not None:
         advice = f"Repeat it with --command-id {error.command_id}."
     return f"{text}\n{advice}" if advice else text
+
+
+def os_error_text(error: OSError) -> str:
+    """What the operating system refused, of which file where that is known, and what to do."""
+    where = error.filename or "a file that is not named"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}: the disk, or this user's share of it, is full; make room, and run it again"
+    what = error.strerror or str(error)
+    return f"{where}: {what}; see that it is there, that this user may use it and that the disk has room"
 
 
 def text_of(error: e.SessionLedgerError) -> str:

@@ -162,6 +162,7 @@ def _signed(file: Path, found: Findings, views: Views, directory: Path | None) -
     from datetime import UTC, datetime
     from urllib.parse import quote
 
+    from session_ledger.cli.output import write_file
     from session_ledger.consumers.verify_summary import summary_of
     from session_ledger.domain.errors import Misconfigured
     from session_ledger.security.signing import FILE, Signer
@@ -170,7 +171,7 @@ def _signed(file: Path, found: Findings, views: Views, directory: Path | None) -
         raise Misconfigured("a ledger in memory has no directory for a signing key: its outcome can not be signed")
     signer = Signer(directory / FILE, quote(views.log.name, safe=""))
     text = summary_of(found, views.log.name, views.log.log_id, datetime.now(UTC))
-    file.write_text(signer.sign(text), encoding="utf-8")
+    write_file(file, signer.sign(text))
     return str(signer.verifier)
 
 

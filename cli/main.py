@@ -38,6 +38,7 @@ from session_ledger.cli.failing import (
     document_of,
     exit_code_of,
     message_of,
+    os_error_text,
 )
 from session_ledger.cli.importing import import_chats
 from session_ledger.cli.monitor import monitor
@@ -146,8 +147,7 @@ def run(arguments: list[str]) -> int:
         _drop_stdout()
         return DONE
     except OSError as error:
-        text = f"{error.filename or 'the operating system'}: {error.strerror or error}"
-        text += "; see that it is there, that this user may use it and that the disk has room"
+        text = os_error_text(error)
         return _failed(text, _document("os_error", text, COULD_NOT_RUN), COULD_NOT_RUN, as_json)
     except Exception as error:  # noqa: BLE001 - usage, or a defect of ours: both are told
         if not isinstance(error, _ClickException):

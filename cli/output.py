@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.progress import Progress
 
@@ -66,6 +68,14 @@ def write_json(value: object) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
+
+
+def write_file(path: Path, text: str) -> None:
+    """A file that somebody asked for, UTF-8. Raises OSError, which names it."""
+    from session_ledger.security.files import naming
+
+    with naming(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def clean(value: object) -> str:

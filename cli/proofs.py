@@ -158,12 +158,12 @@ def session(
 
 
 def _write(bundle: dict[str, object], output: Path | None) -> None:
-    from session_ledger.cli.output import json_line, write_json
+    from session_ledger.cli.output import json_line, write_file, write_json
 
     if output is None:
         write_json(bundle)
     else:
-        output.write_text(json_line(bundle) + "\n", encoding="utf-8")
+        write_file(output, json_line(bundle) + "\n")
 
 
 @proof.command("verify")

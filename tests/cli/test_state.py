@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 import pytest
@@ -193,3 +194,15 @@ def test_a_hint_is_about_what_the_error_is_about(busy: Shell) -> None:
     read, checked = busy("tail"), busy("verify")
     assert (1, 1) == (read.code, checked.code)
     assert (True, False) == ("`session-ledger verify`" in read.err, "`session-ledger verify`" in checked.err)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
+def test_a_full_disk_is_told_with_the_file(busy: Shell) -> None:
+    """Whatever writes: the file is named, and it is said that the disk is full; a lock that can not be written, too."""
+    session = busy("sessions", "list", "--status", "any", "--json").json["sessions"][0]["session_id"]
+    for command in (("audit", "state", session, "--report"), ("verify", "--sign")):
+        ran = busy(*command, "/dev/full", "--json")
+        assert (3, "os_error") == (ran.code, ran.json["error"]["code"])
+        assert ran.json["error"]["message"].startswith("/dev/full: the disk, or this user's share of it, is full")
+    (busy.directory / "checkpointer.lock").symlink_to("/dev/full")
+    assert f"{busy.directory}/checkpointer.lock: " in busy("checkpoint", "--once").err
