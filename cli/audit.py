@@ -99,6 +99,7 @@ def timeline(
 def state(
     session: Session,
     at: Point = None,
+    tenant: Tenant = DEFAULT_TENANT,
     reason: Why = None,
     by: By = None,
     report: Html = None,
@@ -112,7 +113,7 @@ def state(
     with _opened(url) as audit:
         session_id = parse_id(session, "SESSION")
         found = audit.index.of_session(session_id)
-        tenant, user = _owner(found.facts, "")
+        tenant, user = _owner(found.facts, tenant)
         shown = state_of(up_to(found.facts, _point(at, "--at")))
         audit.record("state", tenant, user, session_id, by, reason)
         content = {"state": document_of(shown)}
@@ -126,6 +127,7 @@ def diff(
     session: Session,
     before: Annotated[str, typer.Argument(metavar="A", help="A time or a position.")],
     after: Annotated[str, typer.Argument(metavar="B", help="A later one.")],
+    tenant: Tenant = DEFAULT_TENANT,
     reason: Why = None,
     by: By = None,
     report: Html = None,
@@ -143,7 +145,7 @@ def diff(
     with _opened(url) as audit:
         session_id = parse_id(session, "SESSION")
         found = audit.index.of_session(session_id)
-        tenant, user = _owner(found.facts, "")
+        tenant, user = _owner(found.facts, tenant)
         first, second = up_to(found.facts, _point(before, "A")), up_to(found.facts, _point(after, "B"))
         if len(first) > len(second):
             raise InvalidInput("B", after, f"must not be before A, {before}")

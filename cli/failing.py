@@ -104,6 +104,7 @@ _OPTIONS = {
 _PLAIN = ("--latency-ms", "--audio-duration-ms")  # numbers of milliseconds, typed as such
 _WORDS = (
     ("a UUID as text, UUID or 16 bytes", "a UUID"),
+    (", or None", ""),
     (" or None", ""),
     ("an int out", "a number out"),
     ("must be an int", "must be a whole number"),

@@ -49,6 +49,9 @@ def test_each_command_shows_and_records(shell: Shell, indexed: bool) -> None:
     told = shell("audit", "access", "--json").json["accesses"]
     assert ["timeline", "timeline", "state", "diff"] == [one["action"] for one in told]
     assert {("eve", "case 7", "<b>ada</b>")} == {(one["who"], one["reason"], one["user"]) for one in told}
+    for option in ("-t", "--tenant"):
+        assert 0 == shell("audit", "state", session, option, "default").code
+        assert 0 == shell("audit", "diff", session, "1", "2", option, "default").code
     for arguments in (("timeline", session), ("state", session), ("diff", session, "1", "3"), ("access",)):
         ran = shell("audit", *arguments)
         assert (0, True) == (ran.code, bool(ran.out))
