@@ -195,7 +195,8 @@ def _found(plan: Path, ends: Mapping[int, int]) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, LookupError) as error:
-        _logger.warning("%s can not be used (%s): the check begins anew", plan, error or type(error).__name__)
+        why = f"{type(error).__name__}: {error}"
+        _logger.warning("%s can not be used (%s): the check begins anew", plan, why)
         return None
     return dict(found)
 
