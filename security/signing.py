@@ -95,7 +95,9 @@ class Verifier:
             return text, f"a file of {len(note)} characters without a signature under it"
         ours = [signed for name, signed in signatures if name == self.name]
         if not ours:
-            return text, f"a note signed by {_listed([name for name, _ in signatures])}"
+            names = _listed([name for name, _ in signatures])
+            same = any(signed[:KEY_ID_BYTES] == self.named(name).key_id for name, signed in signatures)
+            return text, f"a note signed by {names}{', by this key under another name' if same else ''}"
         matching = [signed for signed in ours if signed[:KEY_ID_BYTES] == self.key_id]
         if not matching:
             others = [f"{self.name}+{signed[:KEY_ID_BYTES].hex()}" for signed in ours]

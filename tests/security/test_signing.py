@@ -87,7 +87,12 @@ def test_a_note_that_does_not_hold_says_what_was_compared(tmp_path: Path) -> Non
     ids = {one: f"ledger\\+{one.key_id.hex()}" for one in (ours, other)}
     assert TEXT == ours.proven_text(note, "F")
     for verifier, brought, said in (
-        (ours.named("else"), note, "F does not hold: it is a note signed by ledger; compared with the key else"),
+        (other.named("else"), note, "F does not hold: it is a note signed by ledger; compared with the key else"),
+        (
+            ours.named("else"),
+            note,
+            "a note signed by ledger, by this key under another name; compared with the key else",
+        ),
         (other, note, f"another key of that name, {ids[ours]}; compared with the key {ids[other]}"),
         (ours, note.replace(b"two", b"2"), f"was changed since it was signed; compared with the key {ids[ours]}"),
         (ours, TEXT.encode(), "17 characters without a signature under it"),
