@@ -87,7 +87,7 @@ def verify(
     that there is no checkpoint is a finding.
     """
     if check_note is not None:
-        _check_note(check_note, key)
+        _check_note(check_note, key, as_json)
         return
     from session_ledger.domain.errors import InvalidInput
 
@@ -163,6 +163,7 @@ def _signed(file: Path, found: Findings, views: Views, directory: Path | None) -
     from datetime import UTC, datetime
     from urllib.parse import quote
 
+    from session_ledger.cli.output import write_file
     from session_ledger.consumers.verify_summary import summary_of
     from session_ledger.domain.errors import Misconfigured
     from session_ledger.security.signing import FILE, Signer
@@ -171,21 +172,18 @@ def _signed(file: Path, found: Findings, views: Views, directory: Path | None) -
         raise Misconfigured("a ledger in memory has no directory for a signing key: its outcome can not be signed")
     signer = Signer(directory / FILE, quote(views.log.name, safe=""))
     text = summary_of(found, views.log.name, views.log.log_id, datetime.now(UTC))
-    file.write_text(signer.sign(text), encoding="utf-8")
+    write_file(file, signer.sign(text))
     return str(signer.verifier)
 
 
-def _check_note(file: Path, key: str | None) -> None:
-    from session_ledger.cli.output import clean, say
+def _check_note(file: Path, key: str | None, as_json: bool) -> None:
+    from session_ledger.cli.checked_note import check_note
+    from session_ledger.consumers.verify_summary import TITLE
     from session_ledger.domain.errors import InvalidInput
-    from session_ledger.security.signing import Verifier
 
     if key is None:
         raise InvalidInput("--key", "none", "must be the public key that the note was signed by")
-    verifier = Verifier.parse(key)
-    for line in verifier.text_of(file.read_text(encoding="utf-8")).splitlines():
-        say(clean(line))
-    say(f"signed by {verifier.name}, and not changed since")
+    check_note(file, key, TITLE, "the outcome of a check", as_json)
 
 
 def rebuild(url: Url = None, as_json: AsJson = False) -> None:

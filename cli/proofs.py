@@ -158,7 +158,7 @@ def session(
 ) -> None:
     """Prove that these are all events of a session: each one's inclusion, and the last one's number."""
     from session_ledger.cli.opening import settings, url_of
-    from session_ledger.cli.output import clean, json_line, say, write_json
+    from session_ledger.cli.output import clean, json_line, say, write_file, write_json
     from session_ledger.consumers.proofs import Prover
 
     with Prover(url_of(url), settings=settings()) as prover:
@@ -166,7 +166,7 @@ def session(
     if output is None:
         write_json(bundle)
         return
-    output.write_text(json_line(bundle) + "\n", encoding="utf-8")
+    write_file(output, json_line(bundle) + "\n")
     events, size = len(bundle["events"]), bundle["tree_size"]  # type: ignore[arg-type]
     if as_json:
         told = {name: bundle[name] for name in ("session_id", "partition", "tree_size")}

@@ -22,11 +22,11 @@ from session_ledger.consumers.tail import RETRY_S, SHOWN_S
 from session_ledger.consumers.wiring import stepped_over
 from session_ledger.domain.errors import (
     InvalidInput,
-    KeyUnavailable,
     LogCorrupt,
     LogUnavailable,
     Misconfigured,
     SessionLedgerError,
+    SigningKeyUnavailable,
 )
 from session_ledger.ledger.checkpoints import Kept, open_checkpoints
 from session_ledger.ledger.log.port import PartitionLog
@@ -73,7 +73,7 @@ class Checkpointer(Closing):
             kept = self._notes.read()
             key = place.directory / KEY_FILE
             if not key.exists() and (kept or self._mirrored()):
-                raise KeyUnavailable(f"checkpoints are signed, and their key {key} is not there: bring it back")
+                raise SigningKeyUnavailable(f"checkpoints are signed, and their key {key} is not there: bring it back")
             signer = Signer(key, quote(self._log.name, safe=""))
             self._signers = {number: signer.named(origin_of(self._log.name, number)) for number in self._logs}
             self._last: dict[int, Checkpoint] = {}
@@ -135,7 +135,7 @@ class Checkpointer(Closing):
         try:
             return Checkpoint.of_note(note, signer.verifier)
         except InvalidInput as error:
-            raise KeyUnavailable(
+            raise SigningKeyUnavailable(
                 f"{what} of partition {partition} is not signed by the key {signer.verifier}, or was changed since: "
                 "bring the key back that signed before (signing.key in the ledger's directory); a key never changes"
             ) from error

@@ -14,7 +14,7 @@ from session_ledger.consumers.checkpointer import TREES_FILE
 from session_ledger.consumers.closing import Closing
 from session_ledger.consumers.leaves import Leaves
 from session_ledger.consumers.wiring import stepped_over
-from session_ledger.domain.errors import InvalidInput, KeyUnavailable, LogCorrupt, Misconfigured, SessionNotFound
+from session_ledger.domain.errors import InvalidInput, LogCorrupt, Misconfigured, SessionNotFound, SigningKeyUnavailable
 from session_ledger.domain.ids import format_id, parse_id, slot_of_id
 from session_ledger.ledger.checkpoints import open_checkpoints
 from session_ledger.ledger.log.port import Log, PartitionLog, Record
@@ -33,7 +33,7 @@ Bundle = dict[str, object]
 
 
 def signer_of(directory: Path | None, ledger: str) -> Signer:
-    """The key of a ledger's directory; none is made. Raises KeyUnavailable, Misconfigured."""
+    """The key of a ledger's directory; none is made. Raises SigningKeyUnavailable, Misconfigured."""
     if directory is None:
         raise Misconfigured("a ledger in memory has no signing key")
     return Signer(directory / KEY_FILE, quote(ledger, safe=""), create=False)
@@ -133,7 +133,7 @@ class Prover(Closing):
             )
         statement = SessionStatement(checkpoint, originator, records[-1].version)
         if self._signer is None and not any(record.topic in ENDINGS for record in records):
-            raise KeyUnavailable(
+            raise SigningKeyUnavailable(
                 f"session {format_id(originator)} has not ended, so its last version must be stated, and the "
                 "signing key is not here: run this where the checkpointer runs"
             )

@@ -289,7 +289,7 @@ class Store:
             self._db.close()
             raise ProjectionForeign(
                 f"{self.path} was built from the log {built_from}, not from {self.log_id}: "
-                "name another file, or delete this one and rebuild"
+                "`session-ledger rebuild` deletes it and makes it again from the log"
             )
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
@@ -108,6 +109,39 @@ def _stop_at(checked: Checked, place: Path, stops: Iterator[bool]) -> None:
             raise Stopped
 
     checked.verify(resume=place, on_progress=on_progress)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "7", '{"identity": 1, "begun": 2, "shares": 3}', '{"begun": "x", "shares": [[9]]}', "\xff"]
+)
+def test_a_plan_that_can_not_be_used_is_told_and_void(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    """The check begins anew, and finds what there is; no plan at all is not told."""
+    checked = Checked(tmp_path)
+    assert ([], []) == (checked.verify(resume=tmp_path / "verify").findings, caplog.records)
+    (tmp_path / "verify").mkdir()
+    (tmp_path / "verify" / "plan.json").write_text(text, encoding="latin-1")
+    found = checked.verify(resume=tmp_path / "verify")
+    assert ([], None, 0) == (found.findings, found.begun, found.resumed)
+    assert ["the check begins anew"] == [record.getMessage().rpartition(": ")[2] for record in caplog.records]
+    checked.store.close()
+
+
+@pytest.mark.usefixtures("_small")
+def test_what_a_check_keeps_is_private(tmp_path: Path) -> None:
+    """Whatever the umask: files that only their owner reads, in directories that only their owner enters."""
+    checked = Checked(tmp_path)
+    before = os.umask(0)
+    try:
+        with pytest.raises(Stopped):
+            _stop_at(checked, tmp_path / "verify", iter([False] * 20 + [True]))
+    finally:
+        os.umask(before)
+    kept = [tmp_path / "verify", *(tmp_path / "verify").rglob("*")]
+    assert {"plan.json", "rules.db", "views.db"} <= {path.name for path in kept}
+    assert {(True, 0o700), (False, 0o600)} == {(path.is_dir(), path.stat().st_mode & 0o777) for path in kept}
+    checked.store.close()
 
 
 @pytest.mark.usefixtures("_small")
