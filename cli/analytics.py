@@ -176,6 +176,7 @@ def _show_schema(snapshot: Snapshot, as_json: bool) -> None:
 def _write(found: pa.Table, form: str, output: Path | None, snapshot: Snapshot) -> None:
     import sys
 
+    from session_ledger.cli.output import write_file
     from session_ledger.domain.errors import InvalidInput
 
     if form == "parquet":
@@ -187,7 +188,7 @@ def _write(found: pa.Table, form: str, output: Path | None, snapshot: Snapshot) 
         return
     if output is not None:
         text = _as_json(found, snapshot) if form == "json" else _as_csv(found)
-        output.write_text(text, encoding="utf-8")
+        write_file(output, text)
         return
     if form == "table":
         _show(found)

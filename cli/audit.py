@@ -89,17 +89,17 @@ def timeline(
             found, subject = audit.index.of_agent(parse_id(agent or "", "--agent")), f"agent {agent}"
             tenant, _ = _owner(found.facts, tenant)
             audit.record("timeline", tenant, "", None, by, reason)
-        content = as_documents(found.facts)
-        audit.tell(found, as_json, {"subject": subject, "facts": content}, lambda: show_facts(found.facts))
-        if report is not None:
-            sections = [section_of_facts(found.facts)]
-            audit.file(report, "Timeline", subject, found, sections, content, by, reason)
+        content = {"facts": as_documents(found.facts)}
+        sections = [section_of_facts(found.facts)]
+        filed = audit.file(report, "Timeline", subject, found, sections, content, by, reason)
+        audit.tell(found, as_json, {"subject": subject, **content}, filed, lambda: show_facts(found.facts))
 
 
 @app.command()
 def state(
     session: Session,
     at: Point = None,
+    tenant: Tenant = DEFAULT_TENANT,
     reason: Why = None,
     by: By = None,
     report: Html = None,
@@ -113,17 +113,13 @@ def state(
     with _opened(url) as audit:
         session_id = parse_id(session, "SESSION")
         found = audit.index.of_session(session_id)
-        tenant, user = _owner(found.facts, "")
+        tenant, user = _owner(found.facts, tenant)
         shown = state_of(up_to(found.facts, _point(at, "--at")))
         audit.record("state", tenant, user, session_id, by, reason)
-        content = document_of(shown)
-        audit.tell(found, as_json, {"state": content}, lambda: show_state(shown))
-        if report is not None:
-            where = "now" if at is None else f"at {at}"
-            sections = sections_of_state(shown)
-            audit.file(
-                report, "State of a session", f"session {session}, {where}", found, sections, content, by, reason
-            )
+        content = {"state": document_of(shown)}
+        subject, sections = f"session {session}, {'now' if at is None else f'at {at}'}", sections_of_state(shown)
+        filed = audit.file(report, "State of a session", subject, found, sections, content, by, reason)
+        audit.tell(found, as_json, content, filed, lambda: show_state(shown))
 
 
 @app.command()
@@ -131,6 +127,7 @@ def diff(
     session: Session,
     before: Annotated[str, typer.Argument(metavar="A", help="A time or a position.")],
     after: Annotated[str, typer.Argument(metavar="B", help="A later one.")],
+    tenant: Tenant = DEFAULT_TENANT,
     reason: Why = None,
     by: By = None,
     report: Html = None,
@@ -148,7 +145,7 @@ def diff(
     with _opened(url) as audit:
         session_id = parse_id(session, "SESSION")
         found = audit.index.of_session(session_id)
-        tenant, user = _owner(found.facts, "")
+        tenant, user = _owner(found.facts, tenant)
         first, second = up_to(found.facts, _point(before, "A")), up_to(found.facts, _point(after, "B"))
         if len(first) > len(second):
             raise InvalidInput("B", after, f"must not be before A, {before}")
@@ -164,11 +161,10 @@ def diff(
             say(f"({len(changed.changes)} fields differ, {len(changed.facts)} facts in between)")
             show_facts(changed.facts)
 
-        audit.tell(found, as_json, content, show)
-        if report is not None:
-            sections = [Section("What differs", ("field", "before", "after"), rows), section_of_facts(changed.facts)]
-            subject = f"session {session}, from {before} to {after}"
-            audit.file(report, "Difference", subject, found, sections, content, by, reason)
+        sections = [Section("What differs", ("field", "before", "after"), rows), section_of_facts(changed.facts)]
+        subject = f"session {session}, from {before} to {after}"
+        filed = audit.file(report, "Difference", subject, found, sections, content, by, reason)
+        audit.tell(found, as_json, content, filed, show)
 
 
 @app.command()
@@ -198,7 +194,7 @@ def access(
         rows = [row for row in rows if user is None or row.user == named[row.tenant]]
         for one in sorted({row.tenant for row in rows} if tenant is None else tenants):
             audit.record("access", one, named.get(one, ""), None, by, reason)
-        content = [document_of(row) for row in rows]
+        content = {"accesses": [document_of(row) for row in rows]}
         columns = ("when", "who", "action", "why", "tenant", "user", "session", "fields", "position")
         shown = [
             (r.recorded_at, r.who, r.action, r.reason, r.tenant, r.user, r.session_id, r.fields,
@@ -212,13 +208,12 @@ def access(
             say(f"({len(rows)} reads and reveals)")
 
         found = Facts((), -1, 0, audit.snapshot is not None)
-        audit.tell(found, as_json, {"accesses": content}, show)
-        if report is not None:
-            subject = "all tenants" if tenant is None else f"tenant {tenant}"
-            if tenant is not None and user is not None:
-                subject = f"user {tenant}/{named[tenant]}"
-            sections = [Section("Reads and reveals", columns, shown)]
-            audit.file(report, "Access", subject, found, sections, content, by, reason)
+        subject = "all tenants" if tenant is None else f"tenant {tenant}"
+        if tenant is not None and user is not None:
+            subject = f"user {tenant}/{named[tenant]}"
+        sections = [Section("Reads and reveals", columns, shown)]
+        filed = audit.file(report, "Access", subject, found, sections, content, by, reason)
+        audit.tell(found, as_json, content, filed, show)
 
 
 # --- what they share --------------------------------------------------------------------------------------------------
@@ -253,36 +248,26 @@ class _Audit:
             settings=settings(),
         )  # fmt: skip
 
-    def tell(self, found: Facts, as_json: bool, document: Mapping[str, object], show: Callable[[], None]) -> None:
-        """Write it for machines or for people."""
-        from session_ledger.cli.output import warn, write_json
-
-        if as_json:
-            how = {"partition": found.partition, "read_to": found.read_to, "by_index": found.by_index}
-            write_json({**document, "log_id": self.log.log_id, **how})
-            return
-        if not found.by_index:
-            warn("read without an index (`session-ledger project` keeps one): the whole partition was gone through")
-        show()
-
     def file(
         self,
-        path: Path,
+        path: Path | None,
         title: str,
         subject: str,
         found: Facts,
         sections: Sequence[Section],
-        content: object,
+        content: Mapping[str, object],
         by: str | None,
         reason: str | None,
-    ) -> None:
-        """Write the HTML report."""
+    ) -> dict[str, object]:
+        """Write the HTML report where one is asked for; what the document says of it."""
         from datetime import UTC
 
-        from session_ledger.cli.output import as_json, clean, say, shown
+        from session_ledger.cli.output import as_json, clean, shown, write_file
         from session_ledger.cli.who import who
-        from session_ledger.consumers.audit.report import Report, render
+        from session_ledger.consumers.audit.report import Report, digest_of, render
 
+        if path is None:
+            return {}
         read_to = {p.partition: p.end() for p in self.log.partitions} if found.partition < 0 else {
             found.partition: found.read_to
         }  # fmt: skip
@@ -290,8 +275,30 @@ class _Audit:
             title, subject, self.log.name, self.log.log_id, read_to, datetime.now(UTC), who(by), reason,
             tuple(sections), content,
         )  # fmt: skip
-        path.write_text(render(made, lambda value: clean(shown(value)), as_json), encoding="utf-8")
-        say(f"report written to {path}")
+        write_file(path, render(made, lambda value: clean(shown(value)), as_json))
+        digest = digest_of(content, as_json)
+        return {"report": {"file": str(path), "sha256_of": sorted(content), "sha256": digest}}
+
+    def tell(
+        self,
+        found: Facts,
+        as_json: bool,
+        document: Mapping[str, object],
+        filed: Mapping[str, object],
+        show: Callable[[], None],
+    ) -> None:
+        """Write it for machines or for people."""
+        from session_ledger.cli.output import clean, say, warn, write_json
+
+        if as_json:
+            how = {"partition": found.partition, "read_to": found.read_to, "by_index": found.by_index}
+            write_json({**document, "log_id": self.log.log_id, **how, **filed})
+            return
+        if not found.by_index:
+            warn("read without an index (`session-ledger project` keeps one): the whole partition was gone through")
+        show()
+        if isinstance(report := filed.get("report"), dict):
+            say(f"report written to {clean(report['file'])}")
 
 
 @contextmanager

@@ -56,7 +56,14 @@ def issue(
 def rotate(
     session: SessionId,
     user: User,
-    ttl: Ttl = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            show_default=False,
+            help="Such as 8h. Default: as long as the session may live, whatever the replaced one had.",
+        ),
+    ] = None,
     grace: Annotated[
         str, typer.Option(metavar="TIME", help="How long the replaced one still opens it; 1h at most.")
     ] = "0",
@@ -160,9 +167,9 @@ def failed(
 def list_failures(
     user: AnyUser = None, tenant: Tenant = DEFAULT_TENANT, limit: Limit = 50, url: Url = None, as_json: AsJson = False
 ) -> None:
-    """List failed attempts of a tenant or user, newest first."""
+    """List failed attempts of a tenant or user, newest first. For which session each was: --json."""
     from session_ledger.cli.opening import open_views
-    from session_ledger.cli.output import say, table, write_json
+    from session_ledger.cli.output import moment, say, table, write_json
 
     with open_views(url) as views:
         found = views.authentication_failures(tenant, user, limit=limit)
@@ -172,8 +179,12 @@ def list_failures(
     if not found:
         say("none is recorded")
         return
+    facts = ("method", "reason", "ip address")
     rows = [
-        (f.recorded_at, f.user, f.attempts, f.method, f.reason, f.ip_address or f.unreadable, f.session_id)
+        (
+            moment(f.recorded_at, seconds=False), f.method, f.reason,
+            f.ip_address or (f.unreadable or "").partition(":")[0], f.attempts, f.user,
+        )
         for f in found
-    ]
-    table(("at (UTC)", "user", "attempts", "method", "reason", "ip address", "session"), rows)
+    ]  # fmt: skip
+    table(("at (UTC)", *facts, "tries>", "user"), rows, keep=facts)

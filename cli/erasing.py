@@ -134,10 +134,11 @@ def receipt(
     erasure: Annotated[str, typer.Argument(metavar="ERASURE", help="Its id, as `erase` and `erase status --all` say.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", show_default=False, help="Default: stdout.")] = None,
     url: Url = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the signed receipt of an erasure that is complete."""
     from session_ledger.cli.opening import settings, url_of
-    from session_ledger.cli.output import say
+    from session_ledger.cli.output import say, write_file, write_json
     from session_ledger.consumers.erasing import open_eraser
     from session_ledger.domain.errors import InvalidInput
     from session_ledger.domain.ids import parse_id
@@ -148,31 +149,29 @@ def receipt(
         raise InvalidInput("ERASURE", "an id that is no erasure's", "must be one that `erase status --all` shows")
     if found.receipt is None:
         raise InvalidInput("ERASURE", "one that is not complete", "must be complete: see `session-ledger erase status`")
-    if out is None:
+    if out is not None:
+        write_file(out, found.receipt)
+    if as_json:
+        write_json({"erasure": erasure, "receipt": found.receipt, "file": None if out is None else str(out)})
+    elif out is None:
         typer.echo(found.receipt, nl=False)
     else:
-        out.write_text(found.receipt, encoding="utf-8")
         say(f"written to {out}")
 
 
 def verify_receipt(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
     key: Annotated[str, typer.Option(metavar="KEY", help="The ledger's public key, as `keys verifier` printed it.")],
+    as_json: AsJson = False,
 ) -> None:
-    """Check a receipt of an erasure, offline: that this key has signed it, and that it was not changed since."""
-    from session_ledger.cli.output import clean, say
-    from session_ledger.consumers.erasure_receipt import TITLE
-    from session_ledger.domain.errors import InvalidInput
-    from session_ledger.security.checkpoint import named_by_ledger
-    from session_ledger.security.signing import Verifier
+    """Check a receipt of an erasure, offline: that this key has signed it, and that it was not changed since.
 
-    verifier = named_by_ledger(Verifier.parse(key))
-    text = verifier.text_of(file.read_text(encoding="utf-8"))
-    if not text.startswith(TITLE + "\n"):
-        raise InvalidInput("FILE", "a note that this key has signed", "must be the receipt of an erasure")
-    for line in text.splitlines():
-        say(clean(line))
-    say(f"signed by {verifier.name}, and not changed since")
+    Exit code 1 where it does not hold.
+    """
+    from session_ledger.cli.checked_note import check_note
+    from session_ledger.consumers.erasure_receipt import TITLE
+
+    check_note(file, key, TITLE, "the receipt of an erasure", as_json)
 
 
 def _show(shown: list[Progress], as_json: bool, *, nothing: str) -> None:

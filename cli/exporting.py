@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,19 @@ import typer
 from session_ledger.cli.options import DEFAULT_TENANT, AsJson, Tenant, Url
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from session_ledger.consumers.records import MessageView, SessionView
     from session_ledger.consumers.views import Views
+    from session_ledger.domain.results import Result
+    from session_ledger.ledger.ledger import Ledger
 
 PAGE = 1000
+UNDER_WAY = 64  # lines that wait for their facts, so that these share an append
+EXPORT = "export"
+By = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", show_default=False, help="Who exports. Default: this system user.")
+]
 
 
 def export_chats(
@@ -32,16 +42,22 @@ def export_chats(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output.")
     ] = "-",
+    by: By = None,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded, and readable.")
+    ] = EXPORT,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Export sessions as JSONL: OpenAI chat form and our own fields. `import` reads it back to the same history.
 
-    A file is complete or not there: it is written beside and put in place at the end. With --json a summary is
-    written on stdout, where the lines do not go there themselves.
+    Who exports each session, and why, is recorded before its line is written. A file is complete or not there: it is
+    written beside and put in place at the end. With --json a summary is written on stdout, where the lines do not go
+    there themselves.
     """
-    from session_ledger.cli.opening import open_views
+    from session_ledger.cli.opening import open_ledger, open_views
     from session_ledger.cli.output import clean, progress, say, warn, write_json
+    from session_ledger.cli.who import who
     from session_ledger.domain.errors import InvalidInput
 
     if session is not None and user is None:
@@ -52,7 +68,13 @@ def export_chats(
         raise InvalidInput("--output", f"{output!r}, which is a directory", "name a file")
     sessions = messages = 0
     failures: list[dict[str, str]] = []
-    with open_views(url) as views, _opened(output) as out, progress(quiet=as_json) as bar:
+    with (
+        open_views(url) as views,
+        open_ledger(url) as ledger,
+        _opened(output) as out,
+        progress(quiet=as_json) as bar,
+    ):
+        lines = _Lines(ledger, out, who(by), reason)
         found = _wanted(views, tenant, user, session)
         for one, owner in bar.track(found, description="sessions"):
             view = views.session(tenant, owner, one, fresh=False)
@@ -62,8 +84,9 @@ def export_chats(
                 failures.append({"session_id": view.session_id, "reason": problem})
                 warn(f"session {view.session_id} is not exported: {problem}")
                 continue
-            out.write(_line(view, history).encode())
+            lines.write(view, history)
             sessions, messages = sessions + 1, messages + len(history)
+        lines.flush()
     to = "" if output == "-" else f" to {output}"
     summary = f"{sessions:,} sessions with {messages:,} messages exported{to}"
     if failures:
@@ -118,10 +141,40 @@ def _history(views: Views, session: SessionView) -> Iterator[MessageView]:
         after = page[-1].number
 
 
-def _line(session: SessionView, history: list[MessageView]) -> str:
-    from session_ledger.cli.export_lines import line_of
+class _Lines:
+    """Lines of sessions, each written when the fact that its content was revealed is durable."""
 
-    return line_of(session, history[: session.messages]) + "\n"
+    def __init__(self, ledger: Ledger, out: BinaryIO, by: str, reason: str) -> None:
+        self._ledger, self._out, self._by, self._reason = ledger, out, by, reason
+        self._digest = os.urandom(16)  # tells which facts are of one export
+        self._waiting: deque[tuple[Future[Result], bytes]] = deque()
+
+    def write(self, session: SessionView, history: list[MessageView]) -> None:
+        """Record, and write later. Raises what the ledger raises where it can not record."""
+        from session_ledger.cli.export_lines import line_of
+        from session_ledger.domain.commands import RevealContent
+        from session_ledger.domain.ids import parse_id
+
+        shown = (session.title, session.context, session.metadata, session.ip_address, session.note)
+        command = RevealContent(
+            tenant=session.tenant,
+            user=session.user,
+            session_id=parse_id(session.session_id),
+            revealed_by=self._by,
+            reason=self._reason,
+            query_digest=self._digest,
+            fields=max(len(history) + sum(one not in (None, {}) for one in shown), 1),
+        )
+        line = line_of(session, history[: session.messages]) + "\n"
+        self._waiting.append((self._ledger.submit(command), line.encode()))
+        self.flush(UNDER_WAY)
+
+    def flush(self, left: int = 0) -> None:
+        """Write all but the last `left` lines."""
+        while len(self._waiting) > left:
+            recorded, line = self._waiting.popleft()
+            recorded.result()
+            self._out.write(line)
 
 
 @contextmanager

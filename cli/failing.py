@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 from session_ledger.domain import errors as e
@@ -68,12 +69,13 @@ _ADVICE: tuple[tuple[type[e.SessionLedgerError], str], ...] = (
     (e.AuthenticationRefused, "`session-ledger auth list` shows why, to who may know."),
     (e.AccessTokenExists, "`session-ledger auth rotate` replaces it."),
     (e.NoAccessToken, "`session-ledger auth issue` makes one."),
-    (e.UnderLegalHold, "`session-ledger hold lift` lifts one; the refusal is recorded."),
+    (e.UnderLegalHold, "`session-ledger hold list` shows them, `hold lift` lifts one."),
     (e.ProjectionOutdated, "Run `session-ledger rebuild`."),
-    (e.ProjectionForeign, "Run `session-ledger rebuild`: the views are made from the log alone."),
     (e.ProjectionDamaged, "Run `session-ledger rebuild`: the views are made from the log alone."),
     (e.LogTooNew, "Use the version of session-ledger that wrote it, or a newer one."),
     (e.LogCorrupt, "The log is not what the ledger wrote; `session-ledger verify` reports all that it finds."),
+    (e.SigningKeyUnavailable, ""),  # it is neither in a keyring nor in a vault; the error says where it belongs
+    (e.VaultBusy, "It passes: `session-ledger erase status` goes on with what waits."),
     (e.KeyUnavailable, "The keyring and the vault stand beside the log unless set otherwise (SESSION_LEDGER_KEYRING)."),
 )
 
@@ -103,6 +105,7 @@ _OPTIONS = {
 _PLAIN = ("--latency-ms", "--audio-duration-ms")  # numbers of milliseconds, typed as such
 _WORDS = (
     ("a UUID as text, UUID or 16 bytes", "a UUID"),
+    (", or None", ""),
     (" or None", ""),
     ("an int out", "a number out"),
     ("must be an int", "must be a whole number"),
@@ -118,15 +121,26 @@ def exit_code_of(error: e.SessionLedgerError) -> int:
     return next((code for cls, code in _EXIT if isinstance(error, cls)), COULD_NOT_RUN)
 
 
-def message_of(error: e.SessionLedgerError) -> str:
-    """What happened, to what, and what to do; one line, or two."""
+def message_of(error: e.SessionLedgerError, command: str = "") -> str:
+    """What happened, to what, and what to do; one line, or two. `command`: was just run, and is not advised."""
     text = text_of(error).rstrip(".") + "."
     advice = next((advice for cls, advice in _ADVICE if isinstance(error, cls)), "")
+    if f"`session-ledger {command}`" in advice:
+        advice = ""
     if error.retry_after_s is not None:
         advice = f"It fits again in {error.retry_after_s:.1f} s. {advice}".rstrip()
     if isinstance(error, e.OutcomeUnknown) and error.command_id is not None:
         advice = f"Repeat it with --command-id {error.command_id}."
     return f"{text}\n{advice}" if advice else text
+
+
+def os_error_text(error: OSError) -> str:
+    """What the operating system refused, of which file where that is known, and what to do."""
+    where = error.filename or "a file that is not named"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}: the disk, or this user's share of it, is full; make room, and run it again"
+    what = error.strerror or str(error)
+    return f"{where}: {what}; see that it is there, that this user may use it and that the disk has room"
 
 
 def text_of(error: e.SessionLedgerError) -> str:

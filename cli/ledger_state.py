@@ -83,10 +83,11 @@ def verify(
 
     Exit code 1 and the differences when anything is not as it must be. Nothing but the views' lag is changed. The note
     of --sign is in the signed-note format, by the Ed25519 key signing.key in the ledger's directory, which is made
-    where there is none; its public key is told. With --log: Merkle trees against checkpoints, and nothing else.
+    where there is none; its public key is told. With --log: Merkle trees against checkpoints, and nothing else;
+    that there is no checkpoint is a finding.
     """
     if check_note is not None:
-        _check_note(check_note, key)
+        _check_note(check_note, key, as_json)
         return
     from session_ledger.domain.errors import InvalidInput
 
@@ -162,28 +163,25 @@ def _signed(file: Path, found: Findings, views: Views, url: str) -> str:
     from datetime import UTC, datetime
 
     from session_ledger.cli.opening import settings
+    from session_ledger.cli.output import write_file
     from session_ledger.consumers.signing_key import signing_key
     from session_ledger.consumers.verify_summary import summary_of
     from session_ledger.ledger.url import parse_url
 
     signer = signing_key(parse_url(url), settings(), views.log)
     text = summary_of(found, views.log.name, views.log.log_id, datetime.now(UTC))
-    file.write_text(signer.sign(text), encoding="utf-8")
+    write_file(file, signer.sign(text))
     return str(signer.verifier)
 
 
-def _check_note(file: Path, key: str | None) -> None:
-    from session_ledger.cli.output import clean, say
+def _check_note(file: Path, key: str | None, as_json: bool) -> None:
+    from session_ledger.cli.checked_note import check_note
+    from session_ledger.consumers.verify_summary import TITLE
     from session_ledger.domain.errors import InvalidInput
-    from session_ledger.security.checkpoint import named_by_ledger
-    from session_ledger.security.signing import Verifier
 
     if key is None:
         raise InvalidInput("--key", "none", "must be the public key that the note was signed by")
-    verifier = named_by_ledger(Verifier.parse(key))
-    for line in verifier.text_of(file.read_text(encoding="utf-8")).splitlines():
-        say(clean(line))
-    say(f"signed by {verifier.name}, and not changed since")
+    check_note(file, key, TITLE, "the outcome of a check", as_json)
 
 
 def rebuild(url: Url = None, as_json: AsJson = False) -> None:

@@ -38,6 +38,7 @@ from session_ledger.cli.failing import (
     document_of,
     exit_code_of,
     message_of,
+    os_error_text,
 )
 from session_ledger.cli.importing import import_chats
 from session_ledger.cli.monitor import monitor
@@ -134,9 +135,9 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SessionLedgerError as error:
-        return _failed(message_of(error), document_of(error), exit_code_of(error), as_json)
+        return _failed(message_of(error, "".join(arguments[:1])), document_of(error), exit_code_of(error), as_json)
     except (KeyboardInterrupt, typer.Abort):
-        return _failed("interrupted", _document("interrupted", "interrupted"), INTERRUPTED, as_json)
+        return _failed("interrupted", _document("interrupted", "interrupted", INTERRUPTED), INTERRUPTED, as_json)
     except BrokenPipeError:
         _drop_stdout()
         return DONE  # the reader, such as `head`, had enough
@@ -146,9 +147,8 @@ def run(arguments: list[str]) -> int:
         _drop_stdout()
         return DONE
     except OSError as error:
-        text = f"{error.filename or 'the operating system'}: {error.strerror or error}"
-        text += "; see that it is there, that this user may use it and that the disk has room"
-        return _failed(text, _document("os_error", text), COULD_NOT_RUN, as_json)
+        text = os_error_text(error)
+        return _failed(text, _document("os_error", text, COULD_NOT_RUN), COULD_NOT_RUN, as_json)
     except Exception as error:  # noqa: BLE001 - usage, or a defect of ours: both are told
         if not isinstance(error, _ClickException):
             return _broken(error, as_json)
@@ -158,7 +158,7 @@ def run(arguments: list[str]) -> int:
         if not as_json:
             error.show()  # type: ignore[attr-defined]
             return USAGE
-        return _failed(text, _document("usage", text), USAGE, as_json)
+        return _failed(text, _document("usage", text, USAGE), USAGE, as_json)
 
 
 def _failed(message: str, document: dict[str, object], code: int, as_json: bool) -> int:
@@ -170,8 +170,10 @@ def _failed(message: str, document: dict[str, object], code: int, as_json: bool)
     return code
 
 
-def _document(code: str, message: str) -> dict[str, object]:
-    return {"error": {"code": code, "message": message, "retriable": False, "command_id": None}}
+def _document(code: str, message: str, exit_code: int) -> dict[str, object]:
+    """Of what is no error of the ledger's; the shape is `document_of`'s."""
+    found: dict[str, object] = {"code": code, "message": message, "retriable": False, "command_id": None}
+    return {"error": {**found, "retry_after_s": None, "exit_code": exit_code}}
 
 
 def _broken(error: Exception, as_json: bool) -> int:
@@ -180,7 +182,7 @@ def _broken(error: Exception, as_json: bool) -> int:
 
     traceback.print_exception(error)
     text = f"an error that should not happen: {type(error).__name__}; please report it with the lines above"
-    return _failed(text, _document("defect", text), COULD_NOT_RUN, as_json)
+    return _failed(text, _document("defect", text, COULD_NOT_RUN), COULD_NOT_RUN, as_json)
 
 
 def _drop_stdout() -> None:

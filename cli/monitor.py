@@ -29,7 +29,10 @@ def monitor(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the health of the live sessions in the newest snapshot, the worst first. Exit code 1 when there are alerts.
+    """Show the health of the live sessions in the newest snapshot, the worst first. Exit code 1 when it finds alerts.
+
+    What it finds itself are live sessions with too many errors. Alerts on record are those of every kind and time that
+    the ledger holds: `session-ledger sql "SELECT * FROM alerts"`.
 
     Health is 100, less 30 for an error rate over the limit, 20 for a mean latency, 10 for an age; over 70 is healthy.
     """
@@ -90,9 +93,10 @@ def _record(url: str, found: Monitored, snapshot: Snapshot, limits: Limits) -> i
 
 
 def _show(found: Monitored, snapshot: Snapshot, recorded: int | None) -> None:
-    from session_ledger.cli.output import fields, say, table
+    from session_ledger.cli.output import clean, fields, say, table
 
     channels = ", ".join(f"{count:,} {name}" for name, count in found.by_channel.items())
+    kinds = ", ".join(f"{count:,} {clean(kind)}" for kind, count in found.alerts_on_record.items())
     fields(
         [
             ("as of", f"{snapshot.published_at:%Y-%m-%d %H:%M:%S} UTC, {snapshot.age_s:.0f} s ago"),
@@ -101,7 +105,11 @@ def _show(found: Monitored, snapshot: Snapshot, recorded: int | None) -> None:
             ("messages", found.messages),
             ("errors", found.errors),
             ("mean latency", "-" if found.latency_ms is None else f"{found.latency_ms:,.0f} ms"),
-            ("alerts", f"{len(found.alerts):,}{'' if recorded is None else f' ({recorded:,} recorded now)'}"),
+            (
+                "alerts of this check",
+                f"{len(found.alerts):,}{'' if recorded is None else f' ({recorded:,} recorded now)'}",
+            ),
+            ("alerts on record", f"{sum(found.alerts_on_record.values()):,}{f' ({kinds})' if kinds else ''}"),
         ]
     )
     for title, sessions in (("alerts: too many errors", found.alerts), ("the worst", found.worst)):

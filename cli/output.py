@@ -9,13 +9,15 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.progress import Progress
 
@@ -68,6 +70,14 @@ def write_json(value: object) -> None:
     sys.stdout.buffer.flush()
 
 
+def write_file(path: Path, text: str) -> None:
+    """A file that somebody asked for, UTF-8. Raises OSError, which names it."""
+    from session_ledger.security.files import naming
+
+    with naming(path):
+        path.write_text(text, encoding="utf-8")
+
+
 def clean(value: object) -> str:
     """A text without what would steer a terminal: control and direction characters are shown, not sent."""
     return _CONTROL.sub(
@@ -102,10 +112,12 @@ def console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, no_color=True, width=PLAIN_COLUMNS, force_terminal=False)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: bool = False) -> None:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: bool = False, keep: Collection[str] = ()
+) -> None:
     """Rows under headings; a heading that ends in ``>`` is aligned to the right. Ids and numbers are never cut.
 
-    `whole`: nothing is, however wide the table becomes.
+    `keep`: nor are these columns. `whole`: nothing is, however wide the table becomes.
     """
     from rich.table import Table
     from rich.text import Text
@@ -114,7 +126,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: bo
     cells = [[shown(value) for value in row] for row in rows]
     out = console()
     room = sys.maxsize if whole else out.width
-    widths = _widths(names, [column.endswith(">") for column in columns], cells, room)
+    kept = [column.endswith(">") or column in keep for column in columns]
+    widths = _widths(names, kept, cells, room)
     made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold" if out.is_terminal else "")
     for column, name, width in zip(columns, names, widths, strict=True):
         justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
@@ -128,16 +141,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: bo
         say(line.rstrip())
 
 
-def _widths(names: Sequence[str], right: Sequence[bool], cells: Sequence[Sequence[str]], room: int) -> list[int]:
+def _widths(names: Sequence[str], kept: Sequence[bool], cells: Sequence[Sequence[str]], room: int) -> list[int]:
     """As wide as what is in them; where that is too much, the widest texts give way, a column at a time."""
     from rich.cells import cell_len
 
     found = [max([len(name), *(cell_len(row[i]) for row in cells)]) for i, name in enumerate(names)]
-    texts = [
-        i
-        for i, aligned_right in enumerate(right)
-        if not aligned_right and not any(_FIXED.fullmatch(row[i]) for row in cells)
-    ]
+    texts = [i for i, is_kept in enumerate(kept) if not is_kept and not any(_FIXED.fullmatch(row[i]) for row in cells)]
     while sum(found) + GAP * (len(found) - 1) > room:
         widest = max(texts, key=lambda i: found[i], default=None)
         if widest is None or found[widest] <= TEXT_COLUMNS_MIN:

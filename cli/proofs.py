@@ -20,6 +20,11 @@ MirrorDir = Annotated[
     Path | None,
     typer.Option("--mirror", metavar="DIR", show_default=False, help="Copies of all checkpoints, for outsiders."),
 ]
+BundleAsJson = Annotated[bool, typer.Option("--json", help="Taken as everywhere; a bundle is JSON without it.")]
+NoUrl = Annotated[
+    str | None,
+    typer.Option("--url", "-u", metavar="URL", show_default=False, help="Taken as everywhere; no ledger is asked."),
+]
 AtCheckpoint = Annotated[
     int | None,
     typer.Option("--checkpoint", metavar="SIZE", min=1, show_default=False, help="Default: the newest checkpoint."),
@@ -113,14 +118,15 @@ def inclusion(
     partition: Partition = 0,
     at: AtCheckpoint = None,
     url: Url = None,
-    as_json: AsJson = False,
+    as_json: BundleAsJson = False,
 ) -> None:
     """Prove that a record stands in the log that a checkpoint is signed over. Writes the bundle as JSON."""
     from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import write_json
     from session_ledger.consumers.proofs import Prover
 
     with Prover(url_of(url), settings=settings()) as prover:
-        _write(prover.inclusion(partition, position, at), None)
+        write_json(prover.inclusion(partition, position, at))
 
 
 @proof.command("consistency")
@@ -129,14 +135,15 @@ def consistency(
     second: Annotated[int, typer.Option("--to", metavar="M", min=1, help="The size of the later one.")],
     partition: Partition = 0,
     url: Url = None,
-    as_json: AsJson = False,
+    as_json: BundleAsJson = False,
 ) -> None:
     """Prove that the log of one checkpoint is the beginning of that of another. Writes the bundle as JSON."""
     from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import write_json
     from session_ledger.consumers.proofs import Prover
 
     with Prover(url_of(url), settings=settings()) as prover:
-        _write(prover.consistency(partition, first, second), None)
+        write_json(prover.consistency(partition, first, second))
 
 
 @proof.command("session")
@@ -151,26 +158,28 @@ def session(
 ) -> None:
     """Prove that these are all events of a session: each one's inclusion, and the last one's number."""
     from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import clean, json_line, say, write_file, write_json
     from session_ledger.consumers.proofs import Prover
 
     with Prover(url_of(url), settings=settings()) as prover:
-        _write(prover.session(session_id, at), output)
-
-
-def _write(bundle: dict[str, object], output: Path | None) -> None:
-    from session_ledger.cli.output import json_line, write_json
-
+        bundle = prover.session(session_id, at)
     if output is None:
         write_json(bundle)
+        return
+    write_file(output, json_line(bundle) + "\n")
+    events, size = len(bundle["events"]), bundle["tree_size"]  # type: ignore[arg-type]
+    if as_json:
+        told = {name: bundle[name] for name in ("session_id", "partition", "tree_size")}
+        write_json({"file": str(output), **told, "events": events})
     else:
-        output.write_text(json_line(bundle) + "\n", encoding="utf-8")
+        say(clean(f"{output}: {events:,} events of session {bundle['session_id']}, as signed over {size:,} records"))
 
 
 @proof.command("verify")
 def verify_proof(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle that `proof` wrote.")],
     key: Annotated[str, typer.Option(metavar="KEY", help="The public key that `keys verifier` printed.")],
-    url: Url = None,
+    url: NoUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a proof with the public key alone: no ledger and no other key is needed. Exit code 1 if it does not hold.
@@ -246,15 +255,18 @@ def verify_the_log(
 
 
 def _show(found: LogFindings) -> None:
-    from session_ledger.cli.output import say, say_findings
+    from session_ledger.cli.output import clean, say, say_findings
 
     say(f"{found.records:,} records read, compared with {sum(found.checkpoints.values()):,} checkpoints, "
         f"{sum(found.kept_outside.values()):,} of them kept outside of the ledger")  # fmt: skip
     for partition, end in sorted(found.ends.items()):
         name = "control log" if partition < 0 else f"partition {partition}"
         protected, outside = found.protected.get(partition, 0), found.protected_outside.get(partition, 0)
+        stored = f"; the stored tree agrees up to {found.trees[partition]:,}" if partition in found.trees else ""
         say(f"  {name}: {end:,} records; signed up to {protected:,}, so the last {end - protected:,} are not protected;"
-            f" against a rollback: up to {outside:,}")  # fmt: skip
+            f" against a rollback: up to {outside:,}{stored}")  # fmt: skip
+    if found.trees_unusable is not None:
+        say(f"no stored tree was compared: {clean(found.trees_unusable)}")
     if not any(found.kept_outside.values()):
         say(
             "no checkpoint from outside was given: a rollback of the whole ledger, or another history shown to somebody"
@@ -262,4 +274,8 @@ def _show(found: LogFindings) -> None:
         say(
             "else, can not be seen. `session-ledger checkpoint --mirror DIR`, DIR copied elsewhere, then --mirror here."
         )
-    say_findings(found)
+    if found.ok and found.uncompared:
+        names = ", ".join("the control log" if one < 0 else f"partition {one}" for one in found.uncompared)
+        say(f"what was compared agrees; nothing signed was there to compare {names} with")
+    else:
+        say_findings(found)

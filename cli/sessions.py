@@ -270,7 +270,11 @@ def list_sessions(
     """List sessions of a tenant or user, newest activity first."""
     from session_ledger.cli.opening import open_views
     from session_ledger.cli.showing import show_sessions
+    from session_ledger.domain.errors import InvalidInput
+    from session_ledger.projections.session_tables import STATUSES
 
+    if status not in (*STATUSES, "any"):
+        raise InvalidInput("--status", f"{status[:40]!r}", f"must be one of {', '.join(STATUSES)} or any")
     wanted = None if status == "any" else status
     with open_views(url) as views:
         if user is None:

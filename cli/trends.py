@@ -57,7 +57,12 @@ def trends(
     ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", show_default=False, help="Draw it into a .svg or .html file."),
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            show_default=False,
+            help="Draw it into a .svg or .html file; needs the extra `plots`.",
+        ),
     ] = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -82,6 +87,8 @@ def trends(
         raise InvalidInput("--every", f"{every[:40]!r}", f"must be one of {', '.join(EVERY)}")
     if plot is not None and plot.suffix.lower() not in charts.FORMS:
         raise InvalidInput("--plot", f"{plot.name!r}", f"must end in {' or '.join(charts.FORMS)}")
+    if plot is not None:
+        charts.assert_drawable()
     restricted = _restricted(only)
     with open_snapshot(url_of(url), settings=settings(), memory=MEMORY) as snapshot:
         begin, end = window(since, until, every, snapshot.published_at, whole=compare)

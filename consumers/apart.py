@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
@@ -32,10 +33,15 @@ def run_apart(
     """
     lock = threading.Lock()
 
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+
     def listen(which: int, output: IO[str]) -> None:
-        for line in output:
-            with lock:
-                on_line(which, line)
+        try:
+            for line in output:
+                with lock:
+                    on_line(which, line)
+        finally:
+            ended.put(which)
 
     with ExitStack() as closing:
         running: list[tuple[subprocess.Popen[str], IO[str], threading.Thread]] = []
@@ -53,7 +59,8 @@ def run_apart(
             listening = threading.Thread(target=listen, args=(which, process.stdout), daemon=True)
             listening.start()
             running.append((process, said, listening))
-        for process, said, listening in running:
+        for _ in running:
+            process, said, listening = running[ended.get()]
             code = process.wait()
             listening.join()
             if code:

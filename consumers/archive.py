@@ -31,6 +31,7 @@ from session_ledger.consumers.sole import sole_writer
 from session_ledger.domain.errors import LogCorrupt, Misconfigured, ProjectionForeign
 from session_ledger.domain.ids import parse_id
 from session_ledger.projections.analytics.snapshots import Snapshot
+from session_ledger.security.files import naming
 from session_ledger.security.port import Envelope
 
 FORMAT = 1
@@ -251,7 +252,7 @@ def _write_file(directory: Path, number: int, tenant: str, day: date, table: pa.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     pq.write_table(table, str(path), compression="zstd")
     path.chmod(0o600)
-    with path.open("rb") as written:
+    with naming(path), path.open("rb") as written:
         os.fsync(written.fileno())
     return File(place, table.num_rows, path.stat().st_size, _sum(path))
 
@@ -260,7 +261,7 @@ def _write_manifest(directory: Path, manifest: Manifest) -> None:
     told: dict[str, Any] = {"format": FORMAT, **asdict(manifest)}
     path = directory / MANIFEST
     unfinished = path.with_name(f"{MANIFEST}{UNFINISHED}")
-    with unfinished.open("w", encoding="utf-8") as out:
+    with naming(unfinished), unfinished.open("w", encoding="utf-8") as out:
         json.dump(told, out, indent=1)
         out.flush()
         os.fsync(out.fileno())

@@ -22,11 +22,11 @@ from session_ledger.consumers.tail import RETRY_S, SHOWN_S
 from session_ledger.consumers.wiring import stepped_over
 from session_ledger.domain.errors import (
     InvalidInput,
-    KeyUnavailable,
     LogCorrupt,
     LogUnavailable,
     Misconfigured,
     SessionLedgerError,
+    SigningKeyUnavailable,
 )
 from session_ledger.ledger.checkpoints import Kept, open_checkpoints
 from session_ledger.ledger.log.port import PartitionLog
@@ -73,14 +73,16 @@ class Checkpointer(Closing):
             kept = self._notes.read()
             key = place.directory / KEY_FILE
             if not key.exists() and (kept or self._mirrored()):
-                raise KeyUnavailable(f"checkpoints are signed, and their key {key} is not there: bring it back")
+                raise SigningKeyUnavailable(f"checkpoints are signed, and their key {key} is not there: bring it back")
             signer = Signer(key, quote(self._log.name, safe=""))
             self._signers = {number: signer.named(origin_of(self._log.name, number)) for number in self._logs}
             self._last: dict[int, Checkpoint] = {}
             self._start(kept)
             over = stepped_over(self._log, place.directory)
-            self._tail = LeafTail(list(self._logs.values()), codec, self.trees, Leaves(self._log, codec, over))
-            self._leaves = Leaves(self._log, codec, over)  # of this thread, beside the tail's
+            signed = {partition: checkpoint.size for partition, checkpoint in self._last.items()}
+            leaves = [Leaves(self._log, codec, over, signed) for _ in range(2)]  # of the tail's thread, and of this one
+            self._tail = LeafTail(list(self._logs.values()), codec, self.trees, leaves[0])
+            self._leaves = leaves[1]
         except BaseException:
             self.close()
             raise
@@ -133,7 +135,7 @@ class Checkpointer(Closing):
         try:
             return Checkpoint.of_note(note, signer.verifier)
         except InvalidInput as error:
-            raise KeyUnavailable(
+            raise SigningKeyUnavailable(
                 f"{what} of partition {partition} is not signed by the key {signer.verifier}, or was changed since: "
                 "bring the key back that signed before (signing.key in the ledger's directory); a key never changes"
             ) from error
@@ -191,6 +193,7 @@ class Checkpointer(Closing):
         note = self._signers[partition].sign(checkpoint.text)
         self._notes.append(Kept(partition, note))
         self._last[partition] = checkpoint
+        self._leaves.signed[partition] = checkpoint.size
         if self._mirror is not None:
             self._mirror.write(checkpoint.origin, checkpoint.size, note)
         return checkpoint

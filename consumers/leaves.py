@@ -29,10 +29,20 @@ class Leaves:
     """Makes leaves. Not thread-safe."""
 
     def __init__(
-        self, log: Log, codec: Codec, stepped_over: Callable[[int], frozenset[int]] = lambda partition: frozenset()
+        self,
+        log: Log,
+        codec: Codec,
+        stepped_over: Callable[[int], frozenset[int]] = lambda partition: frozenset(),
+        signed: dict[int, int] | None = None,
     ) -> None:
-        """`stepped_over`: quarantined positions, whose leaf names no schema where none is to be had."""
+        """`stepped_over`: quarantined positions, whose leaf names no schema where none is to be had; `signed`: as
+        the attribute.
+        """
         self._codec, self._stepped_over = codec, stepped_over
+        self.signed: dict[int, int] = {} if signed is None else signed
+        """Partition to how many of its records are signed. Where one of those has a schema that is to be had nowhere,
+        it was signed without: the list of what was quarantined may be lost, and the signed root tells whether it is so.
+        """
         self.published = PublishedDigests(log, codec)
         self._tails: dict[bytes, tuple[str, bytes]] = {}
         """Topic and `tail_of` by the bytes before the body."""
@@ -66,7 +76,7 @@ class Leaves:
         return found
 
     def _schema(self, partition: int, record: Record) -> bytes:
-        over = record.position in self._stepped_over(partition)
+        over = record.position <= self.signed.get(partition, 0) or record.position in self._stepped_over(partition)
         try:
             fingerprint = self._codec.fingerprint_of(record.value)
         except UndecodableRecord as error:

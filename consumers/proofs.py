@@ -14,7 +14,7 @@ from session_ledger.consumers.checkpointer import TREES_FILE
 from session_ledger.consumers.closing import Closing
 from session_ledger.consumers.leaves import Leaves
 from session_ledger.consumers.wiring import stepped_over
-from session_ledger.domain.errors import InvalidInput, KeyUnavailable, LogCorrupt, Misconfigured, SessionNotFound
+from session_ledger.domain.errors import InvalidInput, LogCorrupt, Misconfigured, SessionNotFound, SigningKeyUnavailable
 from session_ledger.domain.ids import format_id, parse_id, slot_of_id
 from session_ledger.ledger.checkpoints import open_checkpoints
 from session_ledger.ledger.log.port import Log, PartitionLog, Record
@@ -24,7 +24,7 @@ from session_ledger.ledger.url import parse_url
 from session_ledger.projections.merkle import Tree, Trees
 from session_ledger.security.bundles import ENDINGS
 from session_ledger.security.checkpoint import Checkpoint, SessionStatement, origin_of
-from session_ledger.security.merkle import leaf_hash
+from session_ledger.security.merkle import Frontier, leaf_hash
 from session_ledger.security.signing import FILE as KEY_FILE
 from session_ledger.security.signing import Signer
 
@@ -33,7 +33,7 @@ Bundle = dict[str, object]
 
 
 def signer_of(directory: Path | None, ledger: str) -> Signer:
-    """The key of a ledger's directory; none is made. Raises KeyUnavailable, Misconfigured."""
+    """The key of a ledger's directory; none is made. Raises SigningKeyUnavailable, Misconfigured."""
     if directory is None:
         raise Misconfigured("a ledger in memory has no signing key")
     return Signer(directory / KEY_FILE, quote(ledger, safe=""), create=False)
@@ -117,13 +117,14 @@ class Prover(Closing):
     def session(self, session_id: str, size: int | None = None) -> Bundle:
         """That these are all events of the session, up to the checkpoint: each event's inclusion, and a statement.
 
-        The whole partition is read. Raises SessionNotFound, InvalidInput, LogCorrupt, KeyUnavailable.
+        The whole partition is read, and must be what the checkpoint is signed over: an event that was made another
+        session's would be missing without a word. Raises SessionNotFound, InvalidInput, LogCorrupt, KeyUnavailable.
         """
         originator = parse_id(session_id, "session_id")
         partition = self.partition_of(session_id)
         log = self._partition(partition)
         note, checkpoint = self._chosen(partition, size, "--checkpoint")
-        records = [record for record in _records(log, checkpoint.size) if record.originator_id == originator]
+        records = self._of(originator, log, checkpoint)
         if not records:
             raise SessionNotFound(
                 f"no event of session {format_id(originator)} stands in partition {partition} up to position "
@@ -132,7 +133,7 @@ class Prover(Closing):
             )
         statement = SessionStatement(checkpoint, originator, records[-1].version)
         if self._signer is None and not any(record.topic in ENDINGS for record in records):
-            raise KeyUnavailable(
+            raise SigningKeyUnavailable(
                 f"session {format_id(originator)} has not ended, so its last version must be stated, and the "
                 "signing key is not here: run this where the checkpointer runs"
             )
@@ -148,6 +149,19 @@ class Prover(Closing):
             "checkpoint": note,
             "schemas": self._schemas(records),
         }
+
+    def _of(self, originator: bytes, log: PartitionLog, checkpoint: Checkpoint) -> list[Record]:
+        """The originator's records up to the checkpoint, out of a log that is all as it was signed."""
+        found, frontier = list[Record](), Frontier()
+        for records in _batches(log, checkpoint.size):
+            frontier.extend(self._leaves.hashes(log.partition, records))
+            found += [record for record in records if record.originator_id == originator]
+        if (frontier.size, frontier.root()) != (checkpoint.size, checkpoint.root):
+            raise LogCorrupt(
+                f"partition {log.partition} up to position {checkpoint.size} is not the log that was signed, so "
+                "nothing is stated of its sessions: `session-ledger verify --log` says more"
+            )
+        return found
 
     def _schemas(self, records: Sequence[Record]) -> Mapping[str, str]:
         """The texts by which the values are read, by their digests, which the leaves hold."""
@@ -175,17 +189,13 @@ class Prover(Closing):
 
     def _chosen(self, partition: int, size: int | None, option: str) -> tuple[str, Checkpoint]:
         """The note over that size (None: the newest), checked where the key is here."""
-        notes = self._signed(partition)
-        if not notes:
+        note = self._notes.newest(partition)
+        if note is None:
             must = "must be of one: `session-ledger checkpoint --once` signs one"
             raise InvalidInput(option, "no checkpoint at all", must)
-        if size is not None and size not in notes:
-            below = max((one for one in notes if one < size), default=None)
-            above = min((one for one in notes if one > size), default=None)
-            near = " and ".join(f"{one}" for one in (below, above) if one is not None)
-            must = f"must be a size that a checkpoint is signed over; the nearest: {near}"
-            raise InvalidInput(option, f"{size}", must)
-        note = notes[max(notes) if size is None else size]
+        self._leaves.signed[partition] = newest = Checkpoint.of_text(note).size
+        if size is not None and size != newest:
+            note = self._older(partition, size, option)
         if self._signer is None:
             return note, Checkpoint.of_text(note)  # whoever is given the proof has the public key
         verifier = self._signer.verifier.named(origin_of(self._log.name, partition))
@@ -196,6 +206,17 @@ class Prover(Closing):
                 f"a checkpoint of the ledger is not signed by {verifier}, or was changed since: `session-ledger verify "
                 "--log` says more"
             ) from error
+
+    def _older(self, partition: int, size: int, option: str) -> str:
+        """The note over that size."""
+        notes = self._signed(partition)
+        if size not in notes:
+            below = max((one for one in notes if one < size), default=None)
+            above = min((one for one in notes if one > size), default=None)
+            near = " and ".join(f"{one}" for one in (below, above) if one is not None)
+            must = f"must be a size that a checkpoint is signed over; the nearest: {near}"
+            raise InvalidInput(option, f"{size}", must)
+        return notes[size]
 
     @contextmanager
     def _tree(self, partition: int, checkpoint: Checkpoint) -> Iterator[Tree]:
@@ -223,10 +244,10 @@ class Prover(Closing):
         }
 
 
-def _records(log: PartitionLog, to: int) -> Iterator[Record]:
+def _batches(log: PartitionLog, to: int) -> Iterator[Sequence[Record]]:
     after = 0
     while after < to and (records := log.read(after, min(READ_RECORDS, to - after))):
-        yield from records
+        yield records
         after = records[-1].position
 
 

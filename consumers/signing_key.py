@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from session_ledger.consumers.erasure_store import FILE as ERASURES_FILE
 from session_ledger.consumers.erasure_store import ErasureStore
-from session_ledger.domain.errors import KeyUnavailable, Misconfigured
+from session_ledger.domain.errors import Misconfigured, SigningKeyUnavailable
 from session_ledger.ledger.checkpoints import open_checkpoints
 from session_ledger.ledger.log.port import Log
 from session_ledger.ledger.settings import Settings
@@ -17,14 +17,16 @@ from session_ledger.security.signing import FILE, Signer
 def signing_key(place: LedgerUrl, settings: Settings, log: Log) -> Signer:
     """The key; made where nothing was signed by one before.
 
-    Raises KeyUnavailable (it is lost: bring it back), LogUnavailable (Kafka: whether it is can not be asked),
+    Raises SigningKeyUnavailable (it is lost: bring it back), LogUnavailable (Kafka: whether it is can not be asked),
     Misconfigured.
     """
     if place.directory is None:
         raise Misconfigured("a ledger in memory has no directory for a signing key: nothing of it can be signed")
     path = place.directory / FILE
     if not path.exists() and _was_used(place, settings, log):
-        raise KeyUnavailable(f"receipts or checkpoints are signed, and their key {path} is not there: bring it back")
+        raise SigningKeyUnavailable(
+            f"receipts or checkpoints are signed, and their key {path} is not there: bring it back"
+        )
     return Signer(path, quote(log.name, safe=""))
 
 

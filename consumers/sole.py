@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from session_ledger.domain.errors import ProjectionInUse
+from session_ledger.security.files import naming
 
 LOCK = "writer.lock"
 
@@ -15,7 +16,7 @@ LOCK = "writer.lock"
 def sole_writer(directory: Path, lock_file: str = LOCK, what: str | None = None) -> Callable[[], None]:
     """Hold the right to write there; returns what gives it up. `what` is written; None: the directory.
 
-    Raises ProjectionInUse, naming who has it.
+    Raises ProjectionInUse, naming who has it; OSError, naming the file.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(directory / lock_file, os.O_RDWR | os.O_CREAT, 0o600)
@@ -27,6 +28,11 @@ def sole_writer(directory: Path, lock_file: str = LOCK, what: str | None = None)
         raise ProjectionInUse(
             f"{what or directory} is written by process {holder} already, and one is enough: let it, or stop it first"
         ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    try:
+        with naming(directory / lock_file):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except OSError:
+        os.close(lock)
+        raise
     return lambda: os.close(lock)

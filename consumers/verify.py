@@ -8,6 +8,7 @@ checked side by side by processes of their own, and a check that was interrupted
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from session_ledger.consumers.analytics_parts import shares_of
 from session_ledger.consumers.apart import run_apart, told
@@ -33,6 +35,9 @@ from session_ledger.ledger.url import parse_url
 from session_ledger.projections.store import Store
 from session_ledger.projections.temporary import temporary_directory
 from session_ledger.schemas.codec import Codec
+from session_ledger.security.files import replace_private
+
+_logger = logging.getLogger("session_ledger.verify")
 
 FOLDER = "verify"  # in the ledger's directory: what a check that may be resumed has done so far
 PLAN_FILE = "plan.json"
@@ -88,7 +93,8 @@ def verify(
         place = closing.enter_context(_temporary(store.directory) if resume is None else _kept(resume))
         shares = shares_of(ends, _processes(apart, ends))
         if resume is not None:
-            shares, findings.begun = _planned(place, shares, [log.log_id, store.fold_version, over], ends)
+            identity: list[object] = [log.log_id, store.fold_version, over]
+            shares, findings.begun = _planned(place, shares, identity, ends, compared)
         tasks = [
             Task(
                 place=place / f"part-{number}",
@@ -164,25 +170,52 @@ def _kept(place: Path) -> Iterator[Path]:
 
 
 def _planned(
-    place: Path, shares: list[dict[int, int]], identity: list[object], ends: Mapping[int, int]
+    place: Path,
+    shares: list[dict[int, int]],
+    identity: list[object],
+    ends: Mapping[int, int],
+    compared: Mapping[int, int],
 ) -> tuple[list[dict[int, int]], str | None]:
-    """(the shares, when the check began that this one goes on with); a plan for another log or other code is void."""
+    """(the shares, when the check began that this one goes on with); a plan for another log or other code is void.
+
+    So is one whose views stood further than they do at `compared`: what was folded for them is beyond these.
+    """
     identity = json.loads(json.dumps(identity))
     plan = place / PLAN_FILE
+    found = _found(plan, ends)
+    if found is not None and found["identity"] == identity and not _behind(compared, found.get("compared")):
+        shares, begun = [{one: ends[one] for one in share} for share in found["shares"]], found["begun"]
+    else:
+        for part in place.glob("part-*"):
+            shutil.rmtree(part)
+        found, begun = None, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    shared = [list(share) for share in shares]
+    written = {"identity": identity, "begun": begun, "shares": shared, "compared": compared}
+    replace_private(plan, json.dumps(written).encode())
+    return shares, None if found is None else begun
+
+
+def _behind(compared: Mapping[int, int], before: Mapping[int, int] | None) -> bool:
+    """The views stand nearer to the beginning than they did before, or nobody noted where they did."""
+    return before is None or any(compared.get(one, 0) < position for one, position in before.items())
+
+
+def _found(plan: Path, ends: Mapping[int, int]) -> dict[str, Any] | None:
+    """The plan of a check that was interrupted; None where there is none, or none that can be used: that is told."""
     try:
-        found = json.loads(plan.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        found = None
-    if found is not None and found["identity"] == identity:
-        return [{one: ends[one] for one in share} for share in found["shares"]], found["begun"]
-    for part in place.glob("part-*"):
-        shutil.rmtree(part)
-    begun = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    written = {"identity": identity, "begun": begun, "shares": [list(share) for share in shares]}
-    draft = plan.with_suffix(".unfinished")
-    draft.write_text(json.dumps(written), encoding="utf-8")
-    os.replace(draft, plan)
-    return shares, None
+        found = json.loads(plan.read_bytes())
+        shares = sorted(one for share in found["shares"] for one in share)
+        if shares != sorted(ends) or not isinstance(found["begun"], str) or "identity" not in found:
+            raise ValueError("it is no plan of the partitions that there are")
+        if found.get("compared") is not None:
+            found["compared"] = {int(one): int(position) for one, position in found["compared"].items()}
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        _logger.warning("%s can not be used (%s): the check begins anew", plan, why)
+        return None
+    return dict(found)
 
 
 def _run(

@@ -2,7 +2,8 @@
 
 What stands before the largest signed size can not be changed, removed, inserted, reordered, doubled or cut off without
 being found. That the ledger was put back to an earlier state, checkpoints and all, is found only by a checkpoint that
-was kept elsewhere; what follows the last checkpoint is not protected, and the outcome says how much that is.
+was kept elsewhere; what follows the last checkpoint is not protected, and the outcome says how much that is. The stored
+trees are compared as well: nothing protects them, but who changes the log alone contradicts them.
 """
 
 from __future__ import annotations
@@ -13,14 +14,22 @@ from dataclasses import dataclass, field
 from session_ledger.consumers.findings import Findings
 from session_ledger.consumers.leaves import Leaves
 from session_ledger.consumers.tail import SHOWN_S
-from session_ledger.domain.errors import InvalidInput, LogCorrupt, LogUnavailable, SessionLedgerError, UndecodableRecord
+from session_ledger.domain.errors import (
+    InvalidInput,
+    LogCorrupt,
+    LogUnavailable,
+    Misconfigured,
+    SessionLedgerError,
+    UndecodableRecord,
+)
 from session_ledger.ledger.log.port import Log, PartitionLog, Record
-from session_ledger.projections.merkle import Trees
+from session_ledger.projections.merkle import REMEDY, Trees
 from session_ledger.security.checkpoint import Checkpoint, origin_of
 from session_ledger.security.merkle import Frontier
 from session_ledger.security.signing import Verifier
 
 READ_RECORDS = 4000
+DIFFERS = ("gap", "undecodable", "changed", "truncated", "rolled_back", "forked")  # then a tree differs, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,15 @@ class LogFindings(Findings):
     """Partition to the size of the largest checkpoint that agrees; what follows it is not protected."""
     protected_outside: dict[int, int] = field(default_factory=dict)
     """Partition to the size of the largest one kept elsewhere that agrees; a rollback behind it is not detectable."""
+    trees: dict[int, int] = field(default_factory=dict)
+    """Partition to the size of its stored tree, where that agrees; it is not signed, so it protects nothing."""
+    trees_unusable: str | None = None
+    """Why no stored tree was compared, where there are some: they are of another log, or damaged."""
+
+    @property
+    def uncompared(self) -> list[int]:
+        """Partitions that have records, and no checkpoint that was compared."""
+        return sorted(number for number, end in self.ends.items() if end and not self.checkpoints.get(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +75,7 @@ class _Signed:
 def verify_log(
     log: Log,
     leaves: Leaves,
-    verifier: Verifier,
+    verifier: Verifier | None,
     shown: Sequence[Shown],
     *,
     trees: Trees | None = None,
@@ -65,8 +83,9 @@ def verify_log(
 ) -> LogFindings:
     """Compare the log with the checkpoints in `shown`, which `verifier`'s key must have signed (under any name).
 
-    `trees`: stored nodes, by which the first bad position is found where they agree with a checkpoint. No owner is
-    asked or needed, and nothing is written. Raises LogUnavailable.
+    `verifier`: None only where there are none. `trees`: the stored ones, compared with the log as well, and by which
+    the first bad position is found where they agree with a checkpoint. No owner is asked or needed, and nothing is
+    written. Raises LogUnavailable.
     """
     findings = LogFindings()
     origins = {
@@ -74,10 +93,32 @@ def verify_log(
     }
     signed: dict[int, list[_Signed]] = {number: [] for number in origins.values()}
     for one in shown:
+        assert verifier is not None
         _sort_in(one, verifier, origins, signed, findings)
     for partition in (log.control, *log.partitions):
         _Comparison(partition, leaves, signed[partition.partition], trees, findings).run(on_progress)
+    _say_unsigned(findings, shown)
     return findings
+
+
+def _say_unsigned(findings: LogFindings, shown: Sequence[Shown]) -> None:
+    """A finding where checkpoints must be missing: at all, or of a partition that the checkpointer has a tree of."""
+    if not shown:
+        stored = f"{len(findings.trees)} of {len(findings.ends)} partitions' stored trees agree, which are not signed"
+        message = (
+            f"no checkpoint was there to compare the log with, so it is not shown to be what was recorded ({stored}): "
+            "the ledger's own were removed, or none was signed yet. `session-ledger checkpoint --once` signs; "
+            "--mirror DIR compares with a mirror's"
+        )
+        findings.add("unsigned", message)
+        return
+    told = {one.partition for one in findings.findings}
+    for partition in findings.trees.keys() & set(findings.uncompared) - told:
+        message = (
+            f"a tree of {findings.trees[partition]} records is stored, and no checkpoint of it is there: they were "
+            "removed, or none was signed yet (`session-ledger checkpoint --once`)"
+        )
+        findings.add("unsigned", message, partition)
 
 
 def _sort_in(
@@ -108,6 +149,19 @@ class _Comparison:
         self._log, self._leaves, self._trees, self._findings = log, leaves, trees, findings
         self._partition = log.partition
         self._signed = sorted(signed, key=lambda one: one.checkpoint.size)
+        leaves.signed[log.partition] = max((one.checkpoint.size for one in signed), default=0)
+        self._stored, self._stored_root = self._stored_tree()
+
+    def _stored_tree(self) -> tuple[int, bytes]:
+        """Size and root of the stored tree before the log is read; (0, b"") where there is none."""
+        if self._trees is None:
+            return 0, b""
+        try:
+            with self._trees.reading(self._partition) as tree:
+                return tree.size, tree.root()
+        except (LogCorrupt, Misconfigured) as error:
+            self._findings.add("tree", f"the stored tree can not be compared: {error}", self._partition)
+            return 0, b""
 
     def run(self, on_progress: Callable[[int], None]) -> None:
         """Read to the end, note the root at every signed size, and compare."""
@@ -122,11 +176,12 @@ class _Comparison:
         findings.protected_outside[partition] = max(outside, default=0)
         self._conflicts()
         self._judge(roots, end)
+        self._judge_tree(roots, end)
 
     def _roots(self, on_progress: Callable[[int], None]) -> dict[int, bytes]:
-        """Size to root, for every signed size that the log reaches."""
+        """Size to root, for every signed size that the log reaches, and the stored tree's."""
         findings, partition, frontier = self._findings, self._partition, Frontier()
-        sizes = sorted({one.checkpoint.size for one in self._signed})
+        sizes = sorted({self._stored, *(one.checkpoint.size for one in self._signed)} - {0})
         roots = {0: frontier.root()}
         if sizes and self._log.end() < sizes[-1]:
             self._log.wait(sizes[-1] - 1, SHOWN_S)  # another broker may show it a moment later
@@ -198,6 +253,23 @@ class _Comparison:
             )
             findings.add("rolled_back" if unknown else "truncated", message, partition, end + 1)
 
+    def _judge_tree(self, roots: Mapping[int, bytes], end: int) -> None:
+        """What the stored tree tells that no checkpoint has told."""
+        findings, partition, size = self._findings, self._partition, self._stored
+        told = any(one.partition == partition and one.what in DIFFERS for one in findings.findings)
+        if size and roots.get(size) == self._stored_root:
+            findings.trees[partition] = size
+        elif size and not told:
+            good, position = findings.protected[partition], None
+            if end < size:
+                what, position = f"the log ends at {end}: it was cut off, or put back to an earlier state", end + 1
+            elif (position := self._first_other(good, size)) is not None:
+                what = f"position {position} is the first that differs; no checkpoint tells which one was changed"
+            else:
+                what = f"it is the tree that was damaged or changed: {REMEDY}"
+            message = f"the stored tree of {size} records (merkle.db) is not of this log: {what}"
+            findings.add("tree", message, partition, position)
+
     def _changed(self, changed: Sequence[_Signed], good: int) -> None:
         first = changed[0]
         size, more = first.checkpoint.size, len(changed) - 1
@@ -217,13 +289,17 @@ class _Comparison:
 
     def _first_bad(self, checkpoint: Checkpoint, good: int) -> int | None:
         """The first position whose leaf is not the stored one; None where no stored tree bears the checkpoint out."""
+        return self._first_other(good, checkpoint.size, checkpoint.root)
+
+    def _first_other(self, good: int, size: int, root: bytes | None = None) -> int | None:
+        """The first position after `good` and up to `size` that is not the stored tree's, whose root `root` must be."""
         if self._trees is None:
             return None
         with self._trees.reading(self._partition) as tree:
             try:
-                if tree.size < checkpoint.size or tree.root(checkpoint.size) != checkpoint.root:
+                if tree.size < size or root not in (None, tree.root(size)):
                     return None
-                for position, found in self._hashes(good, checkpoint.size):
+                for position, found in self._hashes(good, size):
                     if tree.leaf(position - 1) != found:
                         return position
             except SessionLedgerError:

@@ -7,6 +7,7 @@ commit every batch, the rest every SAVE_RECORDS, and a part that goes on gives e
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from session_ledger.ledger.log.port import Log, PartitionLog, Record
 from session_ledger.projections.port import Entry
 from session_ledger.projections.store import Store, digest
 from session_ledger.schemas.codec import Codec
+from session_ledger.security.files import PRIVATE_MODE
 
 READ_RECORDS = 1000  # at a time: some 0.5 MB
 SAVE_RECORDS = 50_000  # between two savings; a kill costs a few seconds
@@ -111,6 +113,7 @@ class _Scratch:
     """The scratch file of a part, in a transaction that `save` ends. Use as context."""
 
     def __init__(self, path: Path, *, lasting: bool) -> None:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, PRIVATE_MODE))  # the files beside it take over its mode
         self.db = sqlite3.connect(path, isolation_level=None)
         self.db.execute(f"PRAGMA journal_mode = {'WAL' if lasting else 'OFF'}")
         self.db.execute(f"PRAGMA synchronous = {'NORMAL' if lasting else 'OFF'}")

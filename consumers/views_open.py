@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 from session_ledger.consumers.projector import Projector
 from session_ledger.consumers.wiring import open_store
-from session_ledger.domain.errors import Forbidden
+from session_ledger.domain.errors import Forbidden, KeyUnavailable, Misconfigured
 from session_ledger.domain.ids import slot_of_user
 from session_ledger.ledger.clocks import machine_clock_us
 from session_ledger.ledger.keys import has_pseudonyms
@@ -31,6 +31,15 @@ from session_ledger.security.withheld import Withheld, as_read_by
 
 CONTROL = -1
 U = TypeVar("U", str, str | None)
+
+
+def _opening(directory: Path | None, name: str, settings: Settings) -> tuple[Envelope, Callable[[], None]]:
+    """(what opens content, what closes it); where the keys are not to be had, structure is read without them."""
+    try:
+        return open_envelope(directory, name, settings, readonly=True)
+    except (Misconfigured, KeyUnavailable) as error:
+        envelope = Withheld(pseudonyms=has_pseudonyms(directory, readonly=True), away=str(error))
+        return envelope, envelope.close
 
 
 class OpenViews:
@@ -79,10 +88,11 @@ class OpenViews:
 
         `url` None: that of the settings. `options` are fields of `Settings`. The log is opened for reading only;
         `views.db` stands in the ledger's directory and is made when it is missing. `principal`: who reads; None: the
-        system's user, as the settings' `principals` say. No key is needed for who may not read content.
+        system's user, as the settings' `principals` say. No key is needed for structure: where they are not to be had,
+        sealed fields are None, and `unreadable` says why.
 
-        Raises LogUnavailable where there is no ledger, Misconfigured, ProjectionForeign, KeyUnavailable, Forbidden for
-        a user who is no principal where there are some.
+        Raises LogUnavailable where there is no ledger, Misconfigured, ProjectionForeign, Forbidden for a user who is no
+        principal where there are some.
         """
         chosen = open_settings(settings, options)
         if principal is None and chosen.principals:
@@ -93,7 +103,7 @@ class OpenViews:
         closing: list[Callable[[], None]] = [log.close]
         try:
             if principal is None or principal.has(Right.READ_CONTENT):
-                envelope, close_envelope = open_envelope(place.directory, log.name, chosen, readonly=True)
+                envelope, close_envelope = _opening(place.directory, log.name, chosen)
                 closing.append(close_envelope)
             else:
                 envelope = Withheld(pseudonyms=has_pseudonyms(place.directory, readonly=True))

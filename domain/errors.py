@@ -289,6 +289,12 @@ class KeyUnavailable(SessionLedgerError):
     code = "key_unavailable"
 
 
+class SigningKeyUnavailable(KeyUnavailable):
+    """The key that signs checkpoints, outcomes and receipts is not to be had, or is not the one that signed before."""
+
+    code = "signing_key_unavailable"
+
+
 class KeyNotStored(KeyUnavailable):
     """The vault did not take a new data key: another one came first, or it could not write. Seal again and repeat."""
 

@@ -8,17 +8,17 @@ The adapter for Kafka, a topic of the ledger, is `log/kafka_checkpoints`.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import RLock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from session_ledger.domain.errors import LogUnavailable, Misconfigured
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import LedgerUrl
+from session_ledger.security.files import exist_private
 
 FILE = "checkpoints.db"
 BUSY_TIMEOUT_S = 10.0
@@ -48,6 +48,10 @@ class CheckpointLog(ABC):
         """All of them, in the order in which they were appended. Raises LogUnavailable."""
 
     @abstractmethod
+    def newest(self, partition: int) -> str | None:
+        """The note that was appended last for the partition; None where there is none. Raises LogUnavailable."""
+
+    @abstractmethod
     def close(self) -> None:
         """Release what is open. Idempotent."""
 
@@ -63,7 +67,7 @@ class SQLiteCheckpoints(CheckpointLog):
             return  # nothing is signed yet
         with self._usable("opened"):
             if write:
-                os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+                exist_private(self._path)
             uri = f"{self._path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
             self._db = db = sqlite3.connect(
                 uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -88,12 +92,20 @@ class SQLiteCheckpoints(CheckpointLog):
 
     def read(self) -> list[Kept]:
         """See the port."""
+        return [Kept(*row) for row in self._rows("SELECT partition, note FROM checkpoints ORDER BY number")]
+
+    def newest(self, partition: int) -> str | None:
+        """See the port."""
+        query = "SELECT note FROM checkpoints WHERE partition = ? ORDER BY number DESC LIMIT 1"
+        return next((note for (note,) in self._rows(query, partition)), None)
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
         if self._db is None:
             return []
         with self._usable("read") as db:
             if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'").fetchone() is None:
                 return []  # its maker has just begun
-            return [Kept(*row) for row in db.execute("SELECT partition, note FROM checkpoints ORDER BY number")]
+            return db.execute(query, values).fetchall()
 
     def close(self) -> None:
         """See the port."""

@@ -61,7 +61,7 @@ def open_envelope(
     if recorded and not kept.exists():
         raise Misconfigured(
             f"the ledger {ledger_name} holds events, but the vault of their keys, {kept}, is not there: bring it back, "
-            'or name the directory that it is in; for a ledger that seals nothing, say encryption = "none"'
+            'or name the directory that it is in (a ledger that was made with encryption = "none" needs that setting)'
         )
     vault = SQLiteVault(kept, readonly=readonly)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from session_ledger.domain.commands import PublishSchema
-from session_ledger.domain.errors import Forbidden, Misconfigured, NotOwner, Overloaded
+from session_ledger.domain.errors import Forbidden, LogUnavailable, Misconfigured, NotOwner, Overloaded
 from session_ledger.domain.results import Result
 from session_ledger.ledger.backend import Backend, Remote, Shards
 from session_ledger.ledger.commandsocket import Answering, CommandClient, CommandServer
@@ -36,6 +36,8 @@ from session_ledger.security.access import Principal
 if TYPE_CHECKING:
     from session_ledger.ledger.ledger import Ledger
 
+LEFT_OF_A_LOG = ("vault.db", "state-*.db", "checkpoints.db", "merkle.db", "erasures.db")
+LOOKED_AT_RECORDS = 1000  # the first of a partition: its first session tells
 OPEN_S = 3.0  # for an owner that begins, or for the place of one that is gone
 REMOTE_DURABILITY = "as the owner's, whose process answers"
 
@@ -67,9 +69,21 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
         from session_ledger.ledger.log.memory import MemoryLog
 
         return MemoryLog(settings.name or "memory", write=write)
-    from session_ledger.ledger.log.sqlite import SQLiteLog
+    from session_ledger.ledger.log.sqlite import LOG_FILE, SQLiteLog
 
+    if write and not (place.directory / LOG_FILE).exists():
+        _assert_new(place.directory, LOG_FILE)
     return SQLiteLog.open(place.directory, name=settings.name, write=write, take_over=take_over, create=write)
+
+
+def _assert_new(directory: Path, log_file: str) -> None:
+    """Raise LogUnavailable where there is what only comes with a log: a new one would hide that it is lost."""
+    left = sorted(path.name for pattern in LEFT_OF_A_LOG for path in directory.glob(pattern))
+    if left and not (directory / log_file).exists():  # else another process has just made it
+        raise LogUnavailable(
+            f"the log {directory / log_file} is gone, and what came with it is there ({', '.join(left)}): mount or "
+            "restore it; to begin a new ledger, take another directory"
+        )
 
 
 def open_registry(settings: Settings) -> tuple[Registry | None, Callable[[], None]]:
@@ -198,6 +212,8 @@ def _own(
 ) -> Shards:
     """The shards, started; `closing`: what the backend closes beside what is opened here."""
     recorded = any(partition.end() for partition in log.partitions)
+    if settings.encryption == "none":
+        _assert_unsealed(log, codec)
     envelope, close_envelope = open_envelope(directory, log.name, settings, recorded=recorded, clock_us=clock_us)
     closing.insert(0, close_envelope)
     started: list[Shard] = []
@@ -252,6 +268,18 @@ def _listening(backend: Shards, directory: Path, settings: Settings) -> CommandS
             return Refused(f"who connects can not be told: {error}")
 
     return CommandServer(place, answering)
+
+
+def _assert_unsealed(log: Log, codec: Codec) -> None:
+    """Raise Misconfigured for a ledger that seals: plaintext in its log could not be erased, nor told from the rest."""
+    for partition in log.partitions:
+        for record in partition.read(0, LOOKED_AT_RECORDS):
+            event = codec.decode(record.value, record.topic, partition=partition.partition, position=record.position)
+            if getattr(event, "key_id", None) is not None:
+                raise Misconfigured(
+                    f'the ledger {log.name} seals what people say, and encryption = "none" would write it beside that '
+                    "as plaintext, which no erasure reaches: take that setting away"
+                )
 
 
 def _publish_schemas(backend: Shards, library: Library, control: ControlFolds) -> None:

@@ -38,10 +38,25 @@ def parse_url(url: str) -> LedgerUrl:
     if colon and scheme == "memory" and not rest:
         return LedgerUrl("memory", None)
     if colon and scheme == "sqlite" and rest.removeprefix("//") and "\0" not in rest:
-        return LedgerUrl("sqlite", Path(rest.removeprefix("//")))
+        return LedgerUrl("sqlite", _directory(url, rest))
     if colon and scheme == "kafka" and rest.startswith("//"):
         return _kafka(url, rest[2:])
     raise Misconfigured(f"{url!r} is no ledger URL: {FORMS}")
+
+
+def _directory(url: str, rest: str) -> Path:
+    place, query, _ = rest.partition("?")
+    if query:
+        raise Misconfigured(
+            f"{url!r} has options, and sqlite knows none: use sqlite:{place.removeprefix('//') or 'DIR'}"
+        )
+    path = rest.removeprefix("//")
+    if path != rest and not path.startswith("/"):
+        raise Misconfigured(
+            f"{url!r} could name {path} or /{path}: use sqlite:{path} for the one in the working directory, "
+            f"sqlite:/{path} for the one from the root"
+        )
+    return Path(path)
 
 
 def _kafka(url: str, rest: str) -> LedgerUrl:

@@ -11,7 +11,6 @@ state of it for as long as they read.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from threading import RLock
 
 from session_ledger.domain.errors import LogCorrupt, Misconfigured, ProjectionConflict, ProjectionForeign
 from session_ledger.projections.port import Entry
+from session_ledger.security.files import exist_private
 from session_ledger.security.merkle import (
     HASH_BYTES,
     consistency_proof,
@@ -104,7 +104,7 @@ class Trees:
         self._db: sqlite3.Connection | None = None
         with self._usable():
             if not readonly:
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+                exist_private(Path(self.path))
             uri = f"{Path(self.path).absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
             self._db = sqlite3.connect(
                 uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False

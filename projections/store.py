@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import sqlite3
 import tempfile
 import threading
@@ -30,6 +29,7 @@ from session_ledger.domain.errors import (
 from session_ledger.domain.events import Event
 from session_ledger.projections.port import Entry, Projection, Quarantined, Receipt
 from session_ledger.projections.temporary import temporary_directory
+from session_ledger.security.files import exist_private
 
 BUSY_TIMEOUT_S = 30.0  # a rebuild puts its pages in place under the write lock; a big one takes some seconds
 ROOT_0 = bytes(32)
@@ -79,7 +79,7 @@ class Store:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._closed = False
         try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # the files beside it take over its mode
+            exist_private(Path(self.path))
             self._db = self._connect(read_only=False)
             if not lasting:
                 self._db.execute("PRAGMA synchronous = OFF")
@@ -289,7 +289,7 @@ class Store:
             self._db.close()
             raise ProjectionForeign(
                 f"{self.path} was built from the log {built_from}, not from {self.log_id}: "
-                "name another file, or delete this one and rebuild"
+                "`session-ledger rebuild` deletes it and makes it again from the log"
             )
 
     @contextlib.contextmanager

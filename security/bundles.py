@@ -143,6 +143,9 @@ def _checkpoint(bundle: _Fields, field: str, size_field: str, verifier: Verifier
         raise ProofInvalid(f"{field} does not hold: {error}") from error
     if found.size != bundle.number(size_field):
         raise ProofInvalid(f"{field} is signed over {found.size} records, the bundle says {bundle.number(size_field)}")
+    partition = bundle.partition()
+    if found.origin.rpartition("/")[2] != f"{partition}":
+        raise ProofInvalid(f"the bundle says partition {partition}, its {field} is {found.origin}'s")
     return found
 
 
@@ -187,6 +190,12 @@ class _Fields:
         value = self._fields.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise self._wrong(name, "a whole number")
+        return value
+
+    def partition(self) -> int:
+        value = self._fields.get("partition")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong("partition", "a partition's number")
         return value
 
     def data(self, name: str) -> bytes:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PRIVATE_MODE = 0o600
@@ -15,6 +15,15 @@ PRIVATE_MODE = 0o600
 def create_private(path: Path, content: bytes) -> None:
     """Make the file with mode 0600 and the content, durable before this returns. Raises FileExistsError, OSError."""
     create_whole(path, content, PRIVATE_MODE)
+
+
+def exist_private(path: Path) -> None:
+    """Make the file, empty and of mode 0600, where it is not there: SQLite's own mode is open to others, and the files
+    that it puts beside take over the mode. Raises OSError.
+    """
+    if not path.exists():
+        with suppress(FileExistsError):  # somebody else made it meanwhile
+            create_private(path, b"")
 
 
 def create_whole(path: Path, content: bytes, mode: int) -> None:
@@ -54,9 +63,20 @@ def locked_directory(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has an OSError of the block name that file, where it names none: those of writing do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def _write(path: Path, content: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
+    with naming(path), os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -70,6 +90,7 @@ def open_to_others(mode: int) -> str | None:
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with naming(directory):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

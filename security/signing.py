@@ -19,12 +19,13 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from session_ledger.domain.errors import InvalidInput, KeyUnavailable
+from session_ledger.domain.errors import InvalidInput, ProofInvalid, SigningKeyUnavailable
 from session_ledger.security.files import create_private, open_to_others
 
 ED25519 = b"\x01"
 KEY_ID_BYTES, KEY_BYTES = 4, 32
 FILE = "signing.key"
+NAME_SHOWN = 80  # characters of a name that a note brings
 _NAME = re.compile(r"[^\s+]+")
 _PRIVATE = "PRIVATE+KEY"
 
@@ -66,22 +67,62 @@ class Verifier:
 
     def text_of(self, note: str) -> str:
         """The text of a note that this key has signed. Raises InvalidInput where it has not, or it was changed."""
-        text, separator, signatures = note.rpartition("\n\n")
+        text, wrong = self._judged(note)
+        if wrong is not None:
+            raise InvalidInput("note", wrong, f"must be signed by {self.name}, and not changed since")
+        return text
+
+    def proven_text(self, note: bytes, what: str) -> str:
+        """The text of a note that somebody brought, `what` it is; ProofInvalid says what does not hold."""
+        try:
+            text, wrong = self._judged(note.decode())
+        except UnicodeDecodeError:
+            raise ProofInvalid(f"{what} is no signed note: it is no text") from None
+        if wrong is not None:
+            raise ProofInvalid(f"{what} does not hold: it is {wrong}; compared with the key {self._told}")
+        return text
+
+    @property
+    def _told(self) -> str:
+        return f"{self.name}+{self.key_id.hex()}"
+
+    def _judged(self, note: str) -> tuple[str, str | None]:
+        """The text, and what is wrong with the note: None where this key has signed that text."""
+        text, separator, below = note.rpartition("\n\n")
         text += "\n"
-        for line in signatures.splitlines() if separator else ():
-            mark, _, rest = line.partition(" ")
-            name, _, encoded = rest.partition(" ")
-            if mark != "—" or name != self.name:
-                continue
-            try:
-                signed = base64.b64decode(encoded, validate=True)
-                if signed[:KEY_ID_BYTES] != self.key_id:
-                    continue
-                Ed25519PublicKey.from_public_bytes(self.key).verify(signed[KEY_ID_BYTES:], text.encode())
-            except (ValueError, InvalidSignature):
-                break
-            return text
-        raise InvalidInput("note", f"{len(note)} characters", f"must be signed by {self.name}, and not changed since")
+        signatures = [found for line in below.splitlines() if separator and (found := _signature(line)) is not None]
+        if not signatures:
+            return text, f"a file of {len(note)} characters without a signature under it"
+        ours = [signed for name, signed in signatures if name == self.name]
+        if not ours:
+            names = _listed([name for name, _ in signatures])
+            same = any(signed[:KEY_ID_BYTES] == self.named(name).key_id for name, signed in signatures)
+            return text, f"a note signed by {names}{', by this key under another name' if same else ''}"
+        matching = [signed for signed in ours if signed[:KEY_ID_BYTES] == self.key_id]
+        if not matching:
+            others = [f"{self.name}+{signed[:KEY_ID_BYTES].hex()}" for signed in ours]
+            return text, f"a note signed by another key of that name, {_listed(others)}"
+        try:
+            Ed25519PublicKey.from_public_bytes(self.key).verify(matching[0][KEY_ID_BYTES:], text.encode())
+        except (ValueError, InvalidSignature):
+            return text, "a note whose text or signature was changed since it was signed"
+        return text, None
+
+
+def _signature(line: str) -> tuple[str, bytes] | None:
+    """Whose it says that it is, key id and signature; None where the line holds none."""
+    mark, _, rest = line.partition(" ")
+    name, _, encoded = rest.partition(" ")
+    try:
+        signed = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        signed = b""
+    return (name, signed) if mark == "—" and len(signed) > KEY_ID_BYTES else None
+
+
+def _listed(names: list[str]) -> str:
+    """The first few of what others wrote."""
+    return ", ".join(name[:NAME_SHOWN] for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 class Signer:
@@ -90,7 +131,7 @@ class Signer:
     def __init__(self, path: Path, name: str, *, create: bool = True) -> None:
         """`name`: whose it is, without spaces and plus signs. `create`: make one where there is none.
 
-        Raises KeyUnavailable, InvalidInput.
+        Raises SigningKeyUnavailable, InvalidInput.
         """
         if not _NAME.fullmatch(name):
             raise InvalidInput("name", f"{len(name)} characters", "must hold no space and no plus sign")
@@ -100,7 +141,7 @@ class Signer:
                 with suppress(FileExistsError):  # another process made it meanwhile
                     create_private(path, f"{_PRIVATE}+{name}+{base64.b64encode(ED25519 + seed).decode()}\n".encode())
             if (wrong := open_to_others(path.stat().st_mode)) is not None:
-                raise KeyUnavailable(
+                raise SigningKeyUnavailable(
                     f"the signing key {path} {wrong}: make a new one, or chmod 600 it if nobody read it"
                 )
             kind, _, rest = path.read_text(encoding="utf-8").strip().rpartition(f"{_PRIVATE}+")
@@ -110,9 +151,11 @@ class Signer:
                 raise ValueError("it is no private key")
             self._key = Ed25519PrivateKey.from_private_bytes(seed[1:])
         except (OSError, ValueError) as error:
-            raise KeyUnavailable(f"the signing key {path} can not be read: {error}") from error
+            raise SigningKeyUnavailable(f"the signing key {path} can not be read: {error}") from error
         if told != name:
-            raise KeyUnavailable(f"the signing key {path} is {told}'s, not {name}'s")
+            raise SigningKeyUnavailable(
+                f"the signing key {path} is {told}'s, not {name}'s: bring this ledger's own key back"
+            )
         self.verifier = Verifier(told, self._key.public_key().public_bytes_raw())
 
     def named(self, name: str) -> Signer:

@@ -337,7 +337,8 @@ def _check_file(path: Path, readonly: bool) -> None:
                 create_private(path, b"")
         status = path.stat()
     except FileNotFoundError:
-        raise Misconfigured(f"there is no vault at {path}, nor can one be made there") from None
+        instead = "bring it back: without it no content opens" if readonly else "nor can one be made there"
+        raise Misconfigured(f"there is no vault at {path}; {instead}") from None
     except OSError as error:
         raise Misconfigured(f"the vault {path} can not be opened: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):

@@ -1,7 +1,8 @@
 """A report that can be filed: one HTML file that needs nothing else, and says what it rests on.
 
 It names the ledger, the log, the position that it was read to, when it was made, by whom and why, and the SHA-256 of
-the canonical JSON of what it shows (keys sorted, no blanks), which `--json` gives as well.
+what it shows as canonical JSON: the members of the document of `--json` that are named beside it, as one object, keys
+sorted, no blanks, UTF-8.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -51,11 +52,11 @@ class Report:
     made_by: str
     reason: str | None
     sections: tuple[Section, ...]
-    content: object
-    """What the digest is of: the same that `--json` writes."""
+    content: Mapping[str, object]
+    """What the digest is of: these members of what `--json` writes."""
 
 
-def digest_of(content: object, default: Callable[[object], object]) -> str:
+def digest_of(content: Mapping[str, object], default: Callable[[object], object]) -> str:
     """SHA-256 of the canonical JSON, in hex. `default`: what JSON does not know."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=default)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -76,7 +77,7 @@ def render(report: Report, shown: Callable[[object], str], default: Callable[[ob
         ("Made", report.made_at.astimezone(UTC)),
         ("By", report.made_by),
         ("Reason", report.reason or "none given"),
-        ("SHA-256 of the content", digest_of(report.content, default)),
+        (f"SHA-256 of {_members(report.content)}", digest_of(report.content, default)),
     ]
     parts = [
         "<!doctype html>",
@@ -103,6 +104,11 @@ def render(report: Report, shown: Callable[[object], str], default: Callable[[ob
         "Whoever made this report is recorded in the ledger.</footer></body></html>"
     )
     return "\n".join(parts) + "\n"
+
+
+def _members(content: Mapping[str, object]) -> str:
+    """What the digest is of, in words."""
+    return f"{' and '.join(sorted(content))} as canonical JSON"
 
 
 def _class(value: object) -> str:

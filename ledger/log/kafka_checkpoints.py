@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from session_ledger.domain.errors import LogCorrupt, LogUnavailable, NotOwner, ProjectionInUse
 from session_ledger.ledger.checkpoints import CheckpointLog, Kept
@@ -21,8 +22,9 @@ from session_ledger.ledger.log.kafka_topics import checkpoints_topic, ensure_che
 from session_ledger.ledger.log.kafka_types import BrokerAway, ClientOptions, OffsetGone, ProducerFailed
 
 CONTENT_TYPE = headers([("content-type", b"text/plain; charset=utf-8")])
-READ_TIMEOUT_S = 30.0  # for what stands in the topic; a year of one a minute is half a million
+READ_TIMEOUT_S = 30.0  # without anything that comes; how long all takes grows with the topic (docs/proofs.md)
 POLL_S = 0.1
+BACK_OFFSETS, BACK_GROWS = 1000, 8  # back from the end for the newest: one answer of a broker, then ever more
 STABLE_TIMEOUT_S = 10.0
 ROLE = "checkpointer"
 
@@ -82,11 +84,9 @@ class KafkaCheckpoints(CheckpointLog):
             sent = producer.send([(str(kept.partition).encode(), kept.note.encode(), CONTENT_TYPE)])
             producer.commit()
             producer.await_stable(sent.last_offset, STABLE_TIMEOUT_S)
-        except BrokerAway as error:
-            raise self._unavailable(error) from error
-        except ProducerFailed as error:
+        except (BrokerAway, ProducerFailed) as error:
             self._discard()  # of no use any more, whatever it was
-            if error.fenced:
+            if isinstance(error, ProducerFailed) and error.fenced:
                 self._lease.confirm()  # one's own transaction that timed out is fenced as well
             raise self._unavailable(error) from error
 
@@ -105,32 +105,57 @@ class KafkaCheckpoints(CheckpointLog):
 
     def read(self) -> list[Kept]:
         """See the port. Raises LogCorrupt where the topic's beginning was removed."""
+        with self._readable() as end:
+            return self._read(0, end)
+
+    def newest(self, partition: int) -> str | None:
+        """See the port. Reads from the end backwards, until it has one. Raises LogCorrupt, as `read`."""
+        with self._readable() as end:
+            back = BACK_OFFSETS
+            while end:
+                start = max(end - back, 0)
+                for kept in reversed(self._read(start, end)):
+                    if kept.partition == partition:
+                        return kept.note
+                end, back = start, back * BACK_GROWS
+        return None
+
+    @contextmanager
+    def _readable(self) -> Iterator[int]:
+        """Where the topic ends; 0 where nothing is signed yet."""
         try:
             if self._cluster.topic(self._topic) is None:
-                return []  # nothing is signed yet
+                yield 0
+                return
             if self._cluster.beginning(self._topic, 0) > 0:
                 raise OffsetGone("records were removed")
-            return self._read(self._cluster.stable_end(self._topic, 0))
+            yield self._cluster.stable_end(self._topic, 0)
         except OffsetGone as error:
             raise LogCorrupt(f"the topic {self._topic} does not begin where it began: {error}") from error
         except BrokerAway as error:
             raise self._unavailable(error) from error
 
-    def _read(self, end: int) -> list[Kept]:
+    def _read(self, start: int, end: int) -> list[Kept]:
+        if start >= end:
+            return []
         found: list[Kept] = []
         reader = Reader(self._options, self._topic, 0)
         try:
-            reader.seek(0)
-            deadline_s = time.monotonic() + READ_TIMEOUT_S
-            while reader.offset() < end:
+            reader.seek(start)
+            at, deadline_s = start, time.monotonic() + READ_TIMEOUT_S
+            while (offset := reader.offset()) < end:
+                if offset > at:
+                    at, deadline_s = offset, time.monotonic() + READ_TIMEOUT_S
+                elif time.monotonic() > deadline_s:
+                    raise BrokerAway(f"nothing came for {READ_TIMEOUT_S:g} s at offset {at}, and {end} is the end")
                 for fetched in reader.poll(POLL_S):
+                    if fetched.offset >= end:
+                        break
                     try:
                         kept = Kept(int(fetched.key or b""), (fetched.value or b"").decode())
                     except ValueError as error:
                         raise LogCorrupt(f"{self._topic}, offset {fetched.offset}: no checkpoint ({error})") from error
                     found.append(kept)
-                if time.monotonic() > deadline_s:
-                    raise BrokerAway(f"offset {end} was not reached within {READ_TIMEOUT_S:g} s")
         finally:
             reader.close()
         return found

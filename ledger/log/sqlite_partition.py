@@ -105,6 +105,11 @@ class SQLitePartition(RecordedPartition):
                 break  # no append explains the next record
             of_batch = rows[expected - after - 1 : first + count - after - 1]
             for position, originator_id, version, topic, value in of_batch:
+                if value.__class__ is not bytes or originator_id.__class__ is not bytes or version.__class__ is not int:
+                    what = (
+                        f"position {position} of partition {self.partition} is no record: a column is of another type"
+                    )
+                    raise _corrupt(position, f"{self._path}: {what}")
                 if position != expected:
                     raise _corrupt(expected, f"{self._path}: partition {self.partition} lacks position {expected}")
                 records.append(Record(position, batch_id, originator_id, version, names[topic], value))

@@ -22,13 +22,19 @@ def connect(path: Path, *, write: bool, immutable: bool = False) -> sqlite3.Conn
 
     `immutable` promises that no process changes the file meanwhile; only then no file is made beside it.
     """
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode={'rw' if write else 'ro'}{'&immutable=1' if immutable else ''}",
         uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.text_factory = _text
+    return connection
+
+
+def _text(found: bytes) -> str:
+    return found.decode("utf-8", "surrogateescape")  # what is no text was not written by a ledger: who reads it says so
 
 
 class Readers:

@@ -15,6 +15,7 @@ from typing import Any
 
 from session_ledger.domain.errors import InvalidInput, Misconfigured
 from session_ledger.projections.analytics.trends import WIDTHS, Key, Number, TrendRow, TrendTable
+from session_ledger.security.files import naming
 
 FORMS = (".svg", ".html")
 LINES_MAX = 8  # series in one chart that an eye tells apart
@@ -58,23 +59,34 @@ th.text, td.text {{ text-align: left; }}
 """
 
 
+def assert_drawable() -> None:
+    """Raises Misconfigured without matplotlib: before a query is run whose answer could not be drawn."""
+    try:
+        import matplotlib.backends.backend_svg
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise Misconfigured(
+            "charts are drawn by matplotlib, of the extra `plots`: pip install 'session-ledger[plots]'"
+        ) from error
+
+
 def write_chart(table: TrendTable, path: Path) -> None:
     """The chart as an SVG or an HTML page, by the name's end. Raises InvalidInput, Misconfigured without matplotlib."""
     form = path.suffix.lower()
     if form not in FORMS:
         raise InvalidInput("--plot", f"{path.name!r}", f"must end in {' or '.join(FORMS)}")
     text = svg_of(table) if form == ".svg" else html_of(table)
-    path.write_text(text, encoding="utf-8")
+    with naming(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def svg_of(table: TrendTable) -> str:
     """The chart: a line a series and plotted value; where there is no value, no line. Raises Misconfigured."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise Misconfigured("charts need matplotlib: pip install 'session-ledger[plots]'") from error
+    assert_drawable()
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=INCHES, layout="constrained")
         FigureCanvasSVG(figure)

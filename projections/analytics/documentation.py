@@ -36,8 +36,10 @@ Contents are sealed. `reveal(content)` in the *result* of a query shows them:
 
 The ledger's owner records one ContentRevealed a session and query (who, why, how many fields) before anything is
 opened; where it can not be reached nothing is. Only the rows of the result are opened, so a filter on what was said is
-not possible. NULL stands where a key is gone. The reason stays readable: name a case, not a person. With
-`encryption = "none"` contents are not sealed, and `content` shows them to whoever reads the database.
+not possible. NULL stands where a key is gone. The fact says that somebody asked, and how much: whether a key still
+opens it is seen afterwards, so a fact can stand for content that no key opened any more. The reason stays readable:
+name a case, not a person. With `encryption = "none"` contents are not sealed, and `content` shows them to whoever reads
+the database.
 """
 
 

@@ -74,6 +74,8 @@ class Monitored:
     """The least healthy sessions first, of equals those with more errors."""
     alerts: tuple[SessionHealth, ...]
     """Live sessions with more errors than is fine."""
+    alerts_on_record: dict[str, int]
+    """What the view `alerts` holds, of every kind and time: kind to count, the most first."""
 
 
 def read_monitor(
@@ -107,7 +109,11 @@ def read_monitor(
     ordered = "ORDER BY health, errors DESC, started_at, id"
     worst = _sessions(connection, f"FROM monitored {ordered} LIMIT $most", {"most": most})
     alerts = _sessions(connection, f"FROM monitored WHERE errors > $most {ordered}", {"most": limits.errors_max})
-    return Monitored(live, unhealthy, dict(channels), messages, errors, latency_ms, worst, alerts)
+    on_record = connection.execute(
+        "SELECT kind, count(*) FROM alerts WHERE $tenant IS NULL OR tenant = $tenant GROUP BY 1 ORDER BY 2 DESC, 1",
+        {"tenant": tenant},
+    ).fetchall()
+    return Monitored(live, unhealthy, dict(channels), messages, errors, latency_ms, worst, alerts, dict(on_record))
 
 
 def _sessions(

@@ -21,6 +21,7 @@ from pathlib import Path
 import duckdb
 
 from session_ledger.domain.errors import InvalidInput, Misconfigured
+from session_ledger.security.files import naming
 
 FILE = "prices.json"  # in the directory of the analytics
 FORMAT = 1
@@ -181,7 +182,7 @@ def save(directory: Path, prices: Sequence[Price]) -> Path:
     text = json.dumps({"format": FORMAT, "prices": rows}, ensure_ascii=False, indent=1) + "\n"
     descriptor, beside = tempfile.mkstemp(prefix=f"{FILE}.", dir=directory)  # readable by its owner alone
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with naming(path), os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -9,10 +9,12 @@ All of it is disposable: it is made from the log alone, and carries the log's id
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from session_ledger.projections.store import digest
 VERSION = 1  # raise it when the same events would give other rows; a change of schema.sql is noticed by itself
 LIVE, NEXT = "live.duckdb", "next.duckdb"
 PART_EVENTS = 500_000  # some 150 MB with contents: copied in a second or so, and ten million events are twenty parts
+FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))  # DuckDB tells it by these words alone
 WAL_BYTES = "256MB"  # copied into the file in one go: small batches would do it over and over
 
 
@@ -82,10 +85,11 @@ class AnalyticsStore:
             raise
 
     def _begin(self, db: duckdb.DuckDBPyConnection, facts: Mapping[str, str]) -> None:
-        db.execute("BEGIN")
-        db.execute(script("schema.sql"))
-        db.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
-        db.execute("COMMIT")
+        with _room(self.directory):
+            db.execute("BEGIN")
+            db.execute(script("schema.sql"))
+            db.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
+            db.execute("COMMIT")
 
     def _facts(self) -> dict[str, str]:
         if not self._db.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'facts'").fetchone():
@@ -113,7 +117,8 @@ class AnalyticsStore:
     def apply(self, partition: int, entries: Sequence[Entry]) -> None:
         """Add a batch's rows and move the position, in one transaction.
 
-        Raises ProjectionConflict where the batch does not follow what is in, LogCorrupt where it is not dense.
+        Raises ProjectionConflict where the batch does not follow what is in, LogCorrupt where it is not dense,
+        Misconfigured where the disk is full.
         """
         if not entries:
             return
@@ -123,7 +128,7 @@ class AnalyticsStore:
         rows = [(entry.position, entry.event) for entry in entries if entry.event is not None]
         batch = table_of(partition, rows) if rows else None
         mark = last, digest(entries[-1].material)
-        with self._lock:
+        with self._lock, _room(self.directory):
             db = self._db
             db.execute("BEGIN")
             try:
@@ -201,21 +206,31 @@ class AnalyticsStore:
             self._at = self._stored()
 
     def copy_to(self, path: Path, published_at: str) -> None:
-        """Write the live file's content, as it is in one transaction, to a new file: with the parts that is all."""
+        """Write the live file's content, as it is in one transaction, to a new file: with the parts that is all.
+
+        Raises Misconfigured where the disk is full; the new file is gone then.
+        """
         with self._lock:
             cursor = self._db.cursor()  # its own transaction: batches go on meanwhile
             self._copying = True  # and the file stays what it is
         try:
-            live = cursor.execute("SELECT current_database()").fetchall()[0][0]
-            cursor.execute(f"ATTACH {literal(path)} AS snapshot (STORAGE_VERSION 'v1.5.0')")
-            try:
-                cursor.execute(f'COPY FROM DATABASE "{live}" TO snapshot')
-                cursor.execute("INSERT INTO snapshot.facts VALUES ('published_at', ?)", (published_at,))
-            finally:
-                cursor.execute("DETACH snapshot")
+            with _room(path.parent):
+                self._copy(cursor, path, published_at)
+        except BaseException:
+            _delete(path)
+            raise
         finally:
             cursor.close()
             self._copying = False
+
+    def _copy(self, cursor: duckdb.DuckDBPyConnection, path: Path, published_at: str) -> None:
+        live = cursor.execute("SELECT current_database()").fetchall()[0][0]
+        cursor.execute(f"ATTACH {literal(path)} AS snapshot (STORAGE_VERSION 'v1.5.0')")
+        try:
+            cursor.execute(f'COPY FROM DATABASE "{live}" TO snapshot')
+            cursor.execute("INSERT INTO snapshot.facts VALUES ('published_at', ?)", (published_at,))
+        finally:
+            cursor.execute("DETACH snapshot")
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -247,11 +262,32 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
             raise ProjectionInUse(
                 f"{path} is being written by another process, and one is enough: let it, or stop it first ({error})"
             ) from error
+        if _is_full(str(error)):
+            raise _full(path.parent, error) from error
         raise _unusable(path, error) from error
     except duckdb.Error as error:
         raise _unusable(path, error) from error
     path.chmod(0o600)
     return db
+
+
+@contextmanager
+def _room(directory: Path) -> Iterator[None]:
+    """Tells a full disk by a typed error that names the directory."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if not _is_full(f"{error} {error.__context__}"):  # a transaction that is not open any more follows it
+            raise
+        raise _full(directory, error) from error
+
+
+def _is_full(told: str) -> bool:
+    return any(words in told for words in FULL)
+
+
+def _full(directory: Path, error: Exception) -> Misconfigured:
+    return Misconfigured(f"the disk that {directory} is on is full ({error}): make room, and run it again")
 
 
 def _unusable(path: Path, error: Exception) -> Misconfigured:

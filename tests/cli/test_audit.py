@@ -49,6 +49,9 @@ def test_each_command_shows_and_records(shell: Shell, indexed: bool) -> None:
     told = shell("audit", "access", "--json").json["accesses"]
     assert ["timeline", "timeline", "state", "diff"] == [one["action"] for one in told]
     assert {("eve", "case 7", "<b>ada</b>")} == {(one["who"], one["reason"], one["user"]) for one in told}
+    for option in ("-t", "--tenant"):
+        assert 0 == shell("audit", "state", session, option, "default").code
+        assert 0 == shell("audit", "diff", session, "1", "2", option, "default").code
     for arguments in (("timeline", session), ("state", session), ("diff", session, "1", "3"), ("access",)):
         ran = shell("audit", *arguments)
         assert (0, True) == (ran.code, bool(ran.out))
@@ -66,9 +69,42 @@ def test_a_report_is_whole_and_escaped(shell: Shell, tmp_path: Path) -> None:
     assert "&lt;script&gt;" in text
     assert "<b>ada" not in text
     assert not re.search(r"(src|href)=|url\(|@import", text)
-    content = json.loads(ran.out.splitlines()[0])["state"]
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert hashlib.sha256(canonical.encode()).hexdigest() in text
+
+
+DIGESTED = {
+    "timeline {session}": ["facts"],
+    "state {session}": ["state"],
+    "diff {session} 1 2": ["changes", "facts"],
+    "access": ["accesses"],
+}
+
+
+@pytest.mark.parametrize("command", DIGESTED)
+def test_a_report_beside_json_leaves_one_document_that_gives_its_digest(
+    shell: Shell, tmp_path: Path, command: str
+) -> None:
+    """Stdout holds the document alone; it names the file, and the members whose canonical JSON has that SHA-256."""
+    file = tmp_path / "report.html"
+    shell("audit", "timeline", session_of(shell))
+    given = shell("audit", *command.format(session=session_of(shell)).split(), "--report", file, "--json").json
+    members = DIGESTED[command]
+    canonical = json.dumps(
+        {one: given[one] for one in members}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    assert {"file": str(file), "sha256_of": members, "sha256": digest} == given["report"]
+    assert digest in file.read_text()
+    assert " and ".join(members) + " as canonical JSON" in file.read_text()
+
+
+def test_a_report_for_people_is_named_last(shell: Shell, tmp_path: Path) -> None:
+    """Without --json the path is told after what is shown; the state at a point has one digest whenever it is made."""
+    command, file = ("audit", "state", session_of(shell), "--at", "2", "--report"), tmp_path / "report.html"
+    assert f"report written to {file}" == shell(*command, file).out.splitlines()[-1]
+    assert shell(*command, file, "--json").json["report"]["sha256"] in file.read_text()
+    first = file.read_text()
+    shell("sessions", "message", session_of(shell), "later", "--user", "<b>ada</b>")
+    assert shell(*command, file, "--json").json["report"]["sha256"] in first
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_what_a_session_refuses(shell: Shell) -> None:
     refused(shell, "invalid_input", "sessions", "create", "-U", "a", "--ttl", "soon", exit_code=2)
     refused(shell, "invalid_input", "sessions", "message", session, "a\x00b", "-U", "alice", exit_code=2)
     refused(shell, "invalid_input", "sessions", "list", "--status", "odd", exit_code=2)
+    said = shell("sessions", "list", "--status", "odd").err.splitlines()[0]
+    assert said.endswith("--status: 'odd'; must be one of live, ended, expired, evicted, imported or any.")
     assert 0 == shell("sessions", "end", session, "-U", "alice").code
     refused(shell, "session_not_active", "sessions", "message", session, "x", "-U", "alice")
     assert 0 == shell("limits", "set", "-U", "carol", "--max-sessions", "1", "--policy", "refuse").code

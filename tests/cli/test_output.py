@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+import typer
 
+from session_ledger.cli.main import app
 from session_ledger.cli.output import clean, duration, fields, json_line, shown, size, table, write_json
-from tests.cli.shell import streams
+from tests.cli.shell import Shell, streams
 
 ID = "0192b3c4-1111-7222-8333-444455556666"
 
@@ -94,3 +96,28 @@ def test_fields_line_up() -> None:
     with streams() as (out, _):
         fields([("a", 1), ("longer", None)])
     assert "a       1\nlonger  -\n" == out.getvalue().decode()
+
+
+def test_every_command_takes_json() -> None:
+    """The whole tree of commands; what a script needs of any of them it can ask for the same way."""
+
+    def without(command: object, path: str) -> list[str]:
+        if (below := getattr(command, "commands", None)) is not None:
+            return [found for name, one in below.items() for found in without(one, f"{path} {name}")]
+        options = {option for parameter in command.params for option in parameter.opts}  # type: ignore[attr-defined]
+        return [] if "--json" in options else [path.strip()]
+
+    assert [] == without(typer.main.get_command(app), "")
+
+
+def test_documents_of_errors_have_one_shape(shell: Shell) -> None:
+    """What the parser refuses, what a command refuses, what can not run: the same members, the exit code among them."""
+    commands = (("sessions", "list", "--odd"), ("stats",), ("sessions", "create", "-U", "a", "--kind", "odd"))
+    ran = [shell(*command, "--json") for command in commands]
+    found = [one.json["error"] for one in ran]
+    members = {"code", "message", "retriable", "command_id", "retry_after_s", "exit_code"}
+    assert [members] * 3 == [set(error) - {"field", "seen", "rule"} for error in found]
+    assert [(2, "usage"), (3, "log_unavailable"), (2, "invalid_input")] == [
+        (error["exit_code"], error["code"]) for error in found
+    ]
+    assert [one.code for one in ran] == [error["exit_code"] for error in found]

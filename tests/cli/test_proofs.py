@@ -116,6 +116,17 @@ def test_an_open_session_is_proved_up_to_what_was_signed(auditor: Auditor, sessi
     auditor.refuses({**bundle, "session_id": "0" * 32}, "is not of session")
 
 
+def test_a_bundle_in_a_file_is_told(auditor: Auditor, session: str) -> None:
+    """What stands in it, as a line or as a document; without a file the bundle itself is what is written."""
+    file = auditor.place / "session.json"
+    ran = auditor.shell("proof", "session", session, "--output", file)
+    assert f"{file}: 2 events of session {session}, as signed over 2 records\n" == ran.out
+    ran = auditor.shell("proof", "session", session, "--output", file, "--json")
+    assert {"file": str(file), "session_id": session, "partition": 0, "tree_size": 2, "events": 2} == ran.json
+    assert json.loads(file.read_text()) == auditor.shell("proof", "session", session).json
+    assert "no ledger is asked" in " ".join(auditor.alone("proof", "verify", "--help").out.split())
+
+
 def test_a_statement_holds_for_its_own_checkpoint(auditor: Auditor, session: str) -> None:
     """An older statement does not hide what came since."""
     older = auditor.shell("proof", "session", session, "--json").json
@@ -149,7 +160,7 @@ def test_a_proof_outlives_the_keys(auditor: Auditor, session: str) -> None:
     assert 0 == auditor.shell("verify", "--log").code
 
 
-FIELDS = ("leaf_data", "leaf_hash", "hashes", "checkpoint", "leaf_index", "tree_size", "position")
+FIELDS = ("leaf_data", "leaf_hash", "hashes", "checkpoint", "leaf_index", "tree_size", "position", "partition")
 
 
 def test_a_bundle_with_any_field_changed_does_not_hold(auditor: Auditor) -> None:
@@ -227,6 +238,24 @@ def test_verify_log_tells_what_is_protected_and_what_is_not(auditor: Auditor) ->
     ran = auditor.shell("verify", "--log", "--checkpoint", note)
     assert 1 == ran.code
     assert "signature: partition 0: a checkpoint" in ran.out
+
+
+def test_verify_log_without_checkpoints_does_not_agree(auditor: Auditor) -> None:
+    """Exit code 1, and what was and was not compared; the same for a partition that nobody has signed yet."""
+    for path in auditor.shell.directory.glob("checkpoints.db*"):
+        path.unlink()
+    ran = auditor.shell("verify", "--log")
+    assert (1, False) == (ran.code, "everything agrees" in ran.out)
+    assert "unsigned: no checkpoint was there to compare the log with" in ran.out
+    assert "the stored tree agrees up to 2" in ran.out
+    assert {"0": 2}.items() <= auditor.shell("verify", "--log", "--json").json["trees"].items()
+    for path in auditor.shell.directory.glob("merkle.db*"):
+        path.unlink()
+    assert 1 == auditor.shell("verify", "--log").code
+    (note,) = (auditor.shell.directory.parent / "mirror" / "session-ledger" / "ledger" / "-1").iterdir()
+    ran = auditor.shell("verify", "--log", "--checkpoint", note)
+    assert 0 == ran.code
+    assert ran.out.endswith("what was compared agrees; nothing signed was there to compare partition 0 with\n")
 
 
 def test_verify_log_goes_with_its_own_options_alone(auditor: Auditor) -> None:

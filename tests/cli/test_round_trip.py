@@ -54,7 +54,7 @@ def exported(shell: Shell, tenant: str) -> str:
     return ran.out
 
 
-@settings(max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # an example takes a second
+@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # an example takes a second
 @given(chats=st.lists(_CHAT, min_size=1, max_size=8))
 def test_import_export_import_into_a_fresh_ledger_export_gives_identical_lines(chats: list[dict[str, object]]) -> None:
     """Whatever was imported: every text, part, time, number and field."""
@@ -112,6 +112,17 @@ def test_export_takes_one_session_or_one_user_and_writes_files_whole(shell: Shel
     assert [file] == sorted(tmp_path.glob("*export*"))
     assert 2 == shell("export", "--session", ids[0]).code
     assert 1 == shell("export", "-U", "bob", "--session", ids[0]).code
+
+
+def test_who_exported_what_and_why_is_recorded(shell: Shell) -> None:
+    """A fact a session, before its line; whoever may not record exports nothing."""
+    ids = [shell("sessions", "create", "-U", user, "--json").json["session_id"] for user in ("alice", "bob")]
+    shell("sessions", "message", ids[0], "hello", "-U", "alice")
+    before = shell("tail").out
+    assert "ContentRevealed" not in before
+    assert [ids[0]] == [line["id"] for line in shell("export", "-U", "alice", "--reason", "asked", "--by", "eve").lines]
+    (told,) = [line for line in shell("tail").out.splitlines() if "ContentRevealed" in line]
+    assert all(part in told for part in (ids[0], "revealed_by=eve", "reason=asked", "fields=1"))
 
 
 def test_what_can_not_be_opened_is_not_exported_and_is_told(shell: Shell) -> None:

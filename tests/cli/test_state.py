@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 import pytest
@@ -167,3 +168,41 @@ def _damage(shell: Shell, file: str, sql: str) -> None:
             db.execute(sql.format(table=table) + (" AND partition = 0" if "partition" in columns else ""))
     db.commit()
     db.close()
+
+
+def test_a_hint_is_about_what_the_error_is_about(busy: Shell) -> None:
+    """Trees are no views, the signing key is in no keyring, and verify does not send to verify."""
+    assert 0 == busy("checkpoint", "--once").code
+    trees, key = busy.directory / "merkle.db", busy.directory / "signing.key"
+    with sqlite3.connect(trees) as opened:
+        opened.execute("UPDATE meta SET value = 'another' WHERE key = 'log_id'")
+    opened.close()
+    ran = busy("checkpoint", "--once")
+    assert (3, True, False) == (ran.code, "merkle.db" in ran.err, "rebuild" in ran.err)
+    assert "delete the file: it is made again" in ran.err
+    trees.unlink()
+    key.rename(busy.directory / "elsewhere")
+    ran = busy("checkpoint", "--once", "--json")
+    assert (3, "signing_key_unavailable") == (ran.code, ran.json["error"]["code"])
+    assert (True, False) == ("signing.key" in ran.err, "keyring" in ran.err)
+    (busy.directory / "elsewhere").rename(key)
+    key.chmod(0o644)
+    assert "keyring" not in busy("verify", "--sign", busy.directory / "note").err
+    with sqlite3.connect(busy.directory / "log.db") as log:
+        log.execute("DELETE FROM meta WHERE name = 'log_id'")
+    log.close()
+    read, checked = busy("tail"), busy("verify")
+    assert (1, 1) == (read.code, checked.code)
+    assert (True, False) == ("`session-ledger verify`" in read.err, "`session-ledger verify`" in checked.err)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
+def test_a_full_disk_is_told_with_the_file(busy: Shell) -> None:
+    """Whatever writes: the file is named, and it is said that the disk is full; a lock that can not be written, too."""
+    session = busy("sessions", "list", "--status", "any", "--json").json["sessions"][0]["session_id"]
+    for command in (("audit", "state", session, "--report"), ("verify", "--sign")):
+        ran = busy(*command, "/dev/full", "--json")
+        assert (3, "os_error") == (ran.code, ran.json["error"]["code"])
+        assert ran.json["error"]["message"].startswith("/dev/full: the disk, or this user's share of it, is full")
+    (busy.directory / "checkpointer.lock").symlink_to("/dev/full")
+    assert f"{busy.directory}/checkpointer.lock: " in busy("checkpoint", "--once").err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from session_ledger.consumers.analytics import Analytics
 from session_ledger.domain.errors import InvalidInput, LogUnavailable, SessionLedgerError
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.projections.analytics import snapshots
+from tests.cli.shell import Shell
 
 PRICES = """model,effective_from,currency,input_per_million,cached_input_per_million,output_per_million
 m-1,2020-01-01,USD,2.50,0.25,10
@@ -156,3 +158,12 @@ def test_charts_of_blocks_tell_nothing_from_zero_and_zero_from_little() -> None:
     assert ["  █", " ▁█"] == bars([None, 0, 5], 2)
     assert [2, None, 5] == squeeze([1, 2, None, None, 5], 3)
     assert ["▁▁"] == bars([0, 0], 1)
+
+
+def test_a_plot_without_the_extra_names_it_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 3 and what to install, although there is not even a ledger."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ran = Shell(tmp_path / "none")("trends", "messages", "--plot", tmp_path / "a.svg")
+    assert (3, True) == (ran.code, "of the extra `plots`: pip install 'session-ledger[plots]'" in ran.err)

@@ -52,6 +52,14 @@ def test_the_failure_of_one_ends_the_others() -> None:
     assert all(is_gone(pid) for pid in pids.values())
 
 
+def test_the_failure_of_a_late_one_is_not_waited_for() -> None:
+    """Whichever fails first is the error, however long the ones before it go on."""
+    began_s = time.monotonic()
+    with pytest.raises(LogUnavailable, match="on purpose"):
+        run_apart(WORKER, [{"do": "sleep"}, {"do": "fail"}], what="tests")
+    assert time.monotonic() - began_s < 30  # who sleeps does so for a minute
+
+
 def test_none_outlives_a_parent_that_was_killed() -> None:
     """kill -9 leaves no process behind that would write on."""
     parent = subprocess.Popen([sys.executable, "-m", WORKER, "parent"], stdout=subprocess.PIPE, text=True)

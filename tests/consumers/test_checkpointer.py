@@ -18,6 +18,7 @@ from session_ledger.consumers.checkpointer import Checkpointer
 from session_ledger.consumers.leaves import SchemaNotPublished
 from session_ledger.consumers.mirror import Mirror
 from session_ledger.consumers.tail import PartitionStopped
+from session_ledger.consumers.views import Views
 from session_ledger.domain.errors import (
     KeyUnavailable,
     LogCorrupt,
@@ -193,6 +194,20 @@ def test_a_ledger_without_its_checkpoints_and_trees_is_compared_with_the_mirror(
     assert [] == notes(ledger)
 
 
+def test_a_proof_reads_the_newest_checkpoint_alone(ledger: Signed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many were signed; an older one is looked for only where it is asked for."""
+    ledger.grown_and_signed(8, 4)
+    kept = SQLiteCheckpoints(ledger.directory, write=False)
+    for partition in (-1, 0, 5):
+        notes_of = [one.note for one in kept.read() if one.partition == partition]
+        assert (notes_of[-1] if notes_of else None) == kept.newest(partition)
+    kept.close()
+    with ledger.prover() as prover:
+        assert 9 == prover.inclusion(0, 3, 9)["tree_size"]
+        monkeypatch.setattr(SQLiteCheckpoints, "read", None)
+        assert 14 == prover.inclusion(0, 3)["tree_size"]
+
+
 def test_checkpoints_that_contradict_each_other_are_refused(ledger: Signed) -> None:
     """Two of one size, or one that is none: nothing more is signed until somebody has looked."""
     ledger.grown_and_signed(8)
@@ -296,6 +311,38 @@ def test_a_schema_that_is_not_published_is_waited_for(ledger: Signed) -> None:
     assert ("undecodable", 0, 3) in ledger.found()
 
 
+def test_what_was_signed_as_stepped_over_does_not_depend_on_the_views(ledger: Signed) -> None:
+    """That a record was quarantined stands in views that may be deleted, and trees likewise; what is signed goes on."""
+    ledger.grow(3)
+    unknown = b"\xc3\x01" + bytes(8)
+    ledger.rewrite(lambda rows: [*rows[:2], rows[2]._replace(value=unknown + rows[2].value[10:]), *rows[3:]])
+    quarantine(ledger, 3)
+    assert {-1, 0} == {one.partition for one in ledger.sign()}
+    assert [] == ledger.found()
+    for path in ledger.directory.glob("views.db*"):
+        path.unlink()
+    assert [] == ledger.found()
+    with ledger.prover() as prover:
+        assert 4 == len(prover.session(ledger.sessions[0])["events"])  # type: ignore[arg-type]
+        assert 3 == prover.inclusion(0, 3)["position"]
+    for path in ledger.directory.glob("merkle.db*"):
+        path.unlink()
+    assert [] == ledger.sign()
+    ledger.rewrite(lambda rows: [*rows, rows[3]._replace(version=5)])
+    assert {0: 5} == {one.partition: one.size for one in ledger.sign()}
+    assert [] == ledger.found(mirror=True)
+    ledger.rewrite(lambda rows: [*rows[:1], rows[1]._replace(value=unknown + rows[1].value[10:]), *rows[2:]])
+    assert ("changed", 0, 2) in ledger.found()
+
+
+def quarantine(ledger: Signed, position: int) -> None:
+    """What `quarantine` does where the projector stops at that position of partition 0."""
+    with Views.open(ledger.url) as views:
+        with pytest.raises(PartitionStopped):
+            views.refresh()
+        views.projector.quarantine(0, position, "nobody has its schema")
+
+
 def test_bytes_of_no_form_have_a_leaf_without_a_schema(ledger: Signed) -> None:
     """A damaged record does not keep what follows it from being signed."""
     ledger.grow(3)
@@ -353,7 +400,7 @@ def test_a_killed_checkpointer_never_contradicts_itself(ledger: Signed) -> None:
     command += ["--mirror", str(ledger.mirror), "-u", ledger.url]
     reached = [0]
     try:
-        for _ in range(10):
+        for _ in range(5):
             process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             assert process.stdout is not None
             assert process.stdout.readline(), process.communicate()[1]  # it has signed, or found what it signed before

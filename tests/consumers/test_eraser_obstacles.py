@@ -21,10 +21,10 @@ from session_ledger.consumers.erasing import open_eraser
 from session_ledger.domain.errors import (
     AppendFailed,
     ContentGone,
-    KeyUnavailable,
     LogUnavailable,
     ProjectionInUse,
     SessionLedgerError,
+    SigningKeyUnavailable,
     VaultBusy,
 )
 from session_ledger.domain.ids import format_id, parse_id
@@ -317,7 +317,7 @@ def test_a_signing_key_that_is_lost_is_not_replaced(ledger: Ledger, directory: P
         eraser.step()
         (waiting,) = later(eraser)
         assert (True, [RECEIPT]) == (waiting.erasure.destroyed_at is not None, list(waiting.waiting))
-        assert [KeyUnavailable] == [type(one) for one in eraser.obstacles]
+        assert [SigningKeyUnavailable] == [type(one) for one in eraser.obstacles]
         shell = Shell(directory)
         assert 3 == shell("verify", "--sign", tmp_path / "note").code
         assert 2 == shell("erase", "receipt", format_id(waiting.erasure.event_id)).code

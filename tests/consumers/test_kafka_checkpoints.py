@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from session_ledger.consumers.checkpointer import Checkpointer
 from session_ledger.consumers.mirror import Mirror
 from session_ledger.domain.errors import LogCorrupt, LogUnavailable, NotOwner, ProjectionInUse
 from session_ledger.ledger.checkpoints import CheckpointLog, Kept, open_checkpoints
+from session_ledger.ledger.log import kafka_checkpoints
+from session_ledger.ledger.log.kafka_client import Reader
 from session_ledger.ledger.log.kafka_producer import Producer
+from session_ledger.ledger.log.kafka_types import Fetched
 from session_ledger.ledger.open import open_settings
 from session_ledger.ledger.url import parse_url
 from session_ledger.security.checkpoint import origin_of
@@ -108,6 +112,35 @@ def test_a_checkpointer_that_was_fenced_appends_nothing_more(ledger: Signed, led
         first.close()
 
 
+def test_however_many_there_are_they_are_read_as_long_as_some_come(
+    ledger: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline counts from the last one that came, not from the first; where none comes it still ends."""
+    ledger.grow(1)
+    writing = opened(ledger, write=True)
+    notes = [Kept(0, f"note {number}") for number in range(8)]
+    for one in notes:
+        writing.append(one)
+    monkeypatch.setattr(kafka_checkpoints, "BACK_OFFSETS", 2)
+    assert ["note 7", None] == [writing.newest(partition) for partition in (0, 1)]
+    writing.append(Kept(1, "another"))
+    notes.append(Kept(1, "another"))
+    assert ["note 7", "another"] == [writing.newest(partition) for partition in (0, 1)]
+    poll = Reader.poll
+
+    def slowly(reader: Reader, timeout_s: float) -> Sequence[Fetched]:
+        time.sleep(0.2)
+        return poll(reader, timeout_s, 1)
+
+    monkeypatch.setattr(kafka_checkpoints, "READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(Reader, "poll", slowly)
+    assert notes == writing.read()
+    monkeypatch.setattr(Reader, "poll", lambda reader, timeout_s: [])
+    with pytest.raises(LogUnavailable, match="nothing came for 1 s"):
+        writing.read()
+    writing.close()
+
+
 def test_without_its_local_files_it_goes_on_from_the_topic(ledger: Signed) -> None:
     """Trees are made again from the log, and what was signed before is in them; the key must be the same."""
     ledger.grown_and_signed(5)
@@ -127,7 +160,7 @@ def test_a_killed_checkpointer_never_contradicts_itself(ledger: Signed) -> None:
     luck = random.Random(3)
     command = [sys.executable, "-m", "session_ledger.cli.main", "checkpoint", "--every-records", "2", "--json"]
     command += ["--mirror", str(ledger.mirror), "-u", ledger.url]
-    for _ in range(3):
+    for _ in range(2):
         for _ in range(4):
             ledger.grow(20)
         process = started(command)

@@ -30,7 +30,7 @@ class Checked:
 
     def __init__(self, directory: Path) -> None:
         self.log = MemoryLog(partitions=2)
-        self.world = World(5, log=self.log).play(260)
+        self.world = World(7, log=self.log).play(400)
         self.store = open_store(self.log, directory)
         self.projector = Projector(self.log, CODEC, self.store)
         self.projector.catch_up()
@@ -215,13 +215,15 @@ def test_what_the_key_before_the_last_sealed_is_found(checked: Checked) -> None:
     """After a rotation the key before may still come, after a second one no more: a record that names it is found."""
     everything = [event for _, _, event in checked.world.events]
     rotated = [event for event in everything if isinstance(event, KeyRotated)]
-    twice = next(event for event in rotated if event.generation == 3)
     created = [event for event in everything if isinstance(event, SessionCreated)]
-    first = next(event.key_id for event in created if event.session_id == twice.session_id)
     messages = [event for event in everything if isinstance(event, MessageAdded)]
-    nth = next(
-        n for n, one in enumerate(messages) if one.session_id == twice.session_id and one.version > twice.version
+    twice, nth = next(
+        (event, n)
+        for event in rotated
+        for n, one in enumerate(messages)
+        if event.generation == 3 and one.session_id == event.session_id and one.version > event.version
     )
+    first = next(event.key_id for event in created if event.session_id == twice.session_id)
     place = checked.change("MessageAdded", nth, key_id=first)
     assert ("key", *place) in checked.found()
     second = next(event for event in rotated if event.session_id == twice.session_id)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from session_ledger.consumers.checkpointer import Checkpointer
 from session_ledger.consumers.mirror import Mirror
-from session_ledger.domain.errors import KeyUnavailable
+from session_ledger.domain.errors import KeyUnavailable, Misconfigured
 from session_ledger.security.checkpoint import Checkpoint, origin_of
 from session_ledger.security.signing import Signer
 from tests.consumers.signed import Row, Signed
@@ -116,6 +117,72 @@ def test_nodes_that_were_changed_with_the_log_name_no_wrong_place(signed: Signed
     assert ("changed", 0, SIZES[0] + 1) in signed.found()
 
 
+def without(signed: Signed, *files: str) -> Signed:
+    """Files of the ledger are deleted."""
+    for file in files:
+        for path in signed.directory.glob(f"{file}*"):
+            path.unlink()
+    return signed
+
+
+def test_a_mirror_without_a_checkpoint_of_the_ledger_is_refused(signed: Signed) -> None:
+    """An empty directory, or another ledger's mirror: nothing outside was compared, so nothing is said to agree."""
+    signed.mirror.rename(signed.mirror.with_name("away"))
+    (signed.mirror / "session-ledger" / "another" / "0").mkdir(parents=True)
+    with pytest.raises(Misconfigured, match="holds no checkpoint of the ledger"):
+        signed.check(mirror=True)
+
+
+def test_a_ledger_whose_checkpoints_are_gone_does_not_agree(signed: Signed) -> None:
+    """Nothing signed was compared: that is a finding, with and without stored trees and the signing key."""
+    without(signed, "checkpoints.db")
+    found = signed.check()
+    assert [("unsigned", None, None)] == [(one.what, one.partition, one.position) for one in found.findings]
+    assert "2 of 2 partitions' stored trees agree, which are not signed" in found.findings[0].message
+    assert {-1: found.ends[-1], 0: 21} == found.trees
+    assert [] == signed.found(mirror=True)
+    without(signed, "signing.key")
+    assert [("unsigned", None, None)] == signed.found()
+    signed.rewrite(changed)
+    assert [("tree", 0, BAD), ("unsigned", None, None)] == signed.found()
+
+
+def test_checkpoints_of_one_partition_that_are_gone_are_missed(signed: Signed) -> None:
+    """Its stored tree shows that the checkpointer knew it."""
+    signed.sql("checkpoints.db", "DELETE FROM checkpoints WHERE partition = 0")
+    assert [("unsigned", 0, None)] == signed.found()
+
+
+def test_what_follows_the_last_checkpoint_is_compared_with_the_stored_tree(signed: Signed) -> None:
+    """It is not signed, so which of the two was changed is not known; that they differ is."""
+    signed.grow(3)
+    with Checkpointer(signed.url) as checkpointer:
+        checkpointer.catch_up()
+    assert (True, 25) == ((found := signed.check()).ok, found.trees[0])
+    copy = signed.copy("copy")
+    signed.rewrite(lambda rows: [*rows[:22], rows[23], rows[22], *rows[24:]])
+    assert [("tree", 0, 23)] == signed.found()
+    shown = signed.directory.parent / "shown.note"
+    shown.write_text("session-ledger/ledger/0\n")
+    assert [("signature", 0, None), ("tree", 0, 23)] == signed.found(files=[shown])
+    copy.rewrite(lambda rows: rows[:24])
+    assert [("tree", 0, 25)] == copy.found()
+
+
+def test_a_stored_tree_that_is_not_of_the_log_is_told(signed: Signed) -> None:
+    """Where the log is as it was signed, it is the tree that was changed or damaged; one of another log is left out."""
+    signed.sql("merkle.db", "UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE partition = 0")
+    (told,) = signed.check().findings
+    assert ("tree", 0) == (told.what, told.partition)
+    assert "delete the file" in told.message
+    signed.sql("merkle.db", "UPDATE meta SET value = 'another' WHERE key = 'log_id'")
+    found = signed.check()
+    assert ([], {}) == (found.findings, found.trees)
+    assert "made from another log" in str(found.trees_unusable)
+    without(signed, "checkpoints.db")
+    assert [("unsigned", None, None)] == signed.found()
+
+
 def test_a_position_that_is_not_there_is_named(signed: Signed) -> None:
     """A row that was deleted leaves a gap, which no reader passes."""
     signed.sql("log.db", "DELETE FROM events WHERE position = ?", BAD)
@@ -190,7 +257,7 @@ def test_a_replaced_checkpoint_is_found(signed: Signed) -> None:
 def test_a_checkpoint_of_another_partition_in_its_place_is_found(signed: Signed) -> None:
     """A note stands for its own origin alone."""
     signed.sql("checkpoints.db", "UPDATE checkpoints SET partition = -1 WHERE partition = 0")
-    assert {("checkpoint", -1, None)} == set(signed.found())
+    assert {("checkpoint", -1, None), ("unsigned", 0, None)} == set(signed.found())
 
 
 def test_a_key_that_was_replaced_is_found_by_whoever_has_the_public_one(signed: Signed) -> None:
@@ -206,8 +273,14 @@ def test_a_key_that_was_replaced_is_found_by_whoever_has_the_public_one(signed: 
 
 
 def test_without_a_key_nothing_can_be_checked(directory: Path) -> None:
-    """A ledger that never signed has no key; none is made up."""
+    """A ledger that never signed has no key; none is made up, and what to do is said. A public one may be given."""
     ledger = Signed(directory)
     ledger.grow(1)
-    with pytest.raises(KeyUnavailable):
+    with pytest.raises(KeyUnavailable, match="ever signed here: `session-ledger checkpoint` makes a key"):
+        ledger.check()
+    key = str(Signer(directory.parent / "another.key", "ledger").verifier)
+    assert [("unsigned", None, None)] == ledger.found(key=key)
+    ledger.sign()
+    (directory / "signing.key").unlink()
+    with pytest.raises(KeyUnavailable, match="--key"):
         ledger.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
@@ -16,14 +17,17 @@ from session_ledger.consumers import verify as module
 from session_ledger.consumers import verify_part
 from session_ledger.consumers.analytics import Analytics
 from session_ledger.consumers.findings import Finding, Findings
+from session_ledger.consumers.projector import Projector
 from session_ledger.consumers.sole import sole_writer
 from session_ledger.consumers.verify import Apart, verify
 from session_ledger.consumers.views import Views
+from session_ledger.consumers.wiring import delete_store, open_store
 from session_ledger.domain.errors import ProjectionInUse, SessionLedgerError
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.settings import Settings
 from tests.cli.shell import Shell
 from tests.consumers.test_verify import ALTERED, Checked
+from tests.projections.world import CODEC
 
 
 class Stopped(Exception):
@@ -107,6 +111,39 @@ def _stop_at(checked: Checked, place: Path, stops: Iterator[bool]) -> None:
     checked.verify(resume=place, on_progress=on_progress)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "7", '{"identity": 1, "begun": 2, "shares": 3}', '{"begun": "x", "shares": [[9]]}', "\xff"]
+)
+def test_a_plan_that_can_not_be_used_is_told_and_void(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    """The check begins anew, and finds what there is; no plan at all is not told."""
+    checked = Checked(tmp_path)
+    assert ([], []) == (checked.verify(resume=tmp_path / "verify").findings, caplog.records)
+    (tmp_path / "verify").mkdir()
+    (tmp_path / "verify" / "plan.json").write_text(text, encoding="latin-1")
+    found = checked.verify(resume=tmp_path / "verify")
+    assert ([], None, 0) == (found.findings, found.begun, found.resumed)
+    assert ["the check begins anew"] == [record.getMessage().rpartition(": ")[2] for record in caplog.records]
+    checked.store.close()
+
+
+@pytest.mark.usefixtures("_small")
+def test_what_a_check_keeps_is_private(tmp_path: Path) -> None:
+    """Whatever the umask: files that only their owner reads, in directories that only their owner enters."""
+    checked = Checked(tmp_path)
+    before = os.umask(0)
+    try:
+        with pytest.raises(Stopped):
+            _stop_at(checked, tmp_path / "verify", iter([False] * 20 + [True]))
+    finally:
+        os.umask(before)
+    kept = [tmp_path / "verify", *(tmp_path / "verify").rglob("*")]
+    assert {"plan.json", "rules.db", "views.db"} <= {path.name for path in kept}
+    assert {(True, 0o700), (False, 0o600)} == {(path.is_dir(), path.stat().st_mode & 0o777) for path in kept}
+    checked.store.close()
+
+
 @pytest.mark.usefixtures("_small")
 def test_what_was_kept_of_other_views_is_not_gone_on_with(tmp_path: Path) -> None:
     """A plan of another log, other code or other quarantined records is void: the check begins anew."""
@@ -126,6 +163,22 @@ def test_what_was_kept_of_other_views_is_not_gone_on_with(tmp_path: Path) -> Non
     with pytest.raises(ProjectionInUse):
         checked.verify(resume=tmp_path / "verify")
     give_up()
+    checked.store.close()
+
+
+@pytest.mark.usefixtures("_small")
+def test_views_that_were_made_again_and_are_behind_void_what_was_kept(tmp_path: Path) -> None:
+    """What the interrupted check had folded is beyond them: they would differ, and nothing is wrong."""
+    checked = Checked(tmp_path)
+    stops = iter([False] * 20 + [True])
+    with pytest.raises(Stopped):
+        _stop_at(checked, tmp_path / "verify", stops)
+    checked.store.close()
+    delete_store(tmp_path)
+    checked.store = open_store(checked.log, tmp_path)
+    Projector(checked.log, CODEC, checked.store).catch_up({-1: checked.log.control.end(), 0: 3, 1: 3})
+    found = checked.verify(resume=tmp_path / "verify")
+    assert ([], None) == (found.findings, found.begun)
     checked.store.close()
 
 

@@ -135,7 +135,7 @@ def test_views_that_act_for_somebody(told: Told) -> None:
 
 
 def test_an_auditor_needs_no_keys(sqlite_url: str, directory: Path) -> None:
-    """Views for who reads structure open without a keyring; whoever reads content can not."""
+    """Views for who reads structure open without a keyring; who may read content is told what is missing."""
     with Ledger.open(sqlite_url) as ledger:
         session = tell(ledger, OWN)
     (directory / "keyring.json").unlink()
@@ -147,9 +147,11 @@ def test_an_auditor_needs_no_keys(sqlite_url: str, directory: Path) -> None:
         views.count(FOREIGN, "u")
     with pytest.raises(Forbidden, match="is no principal"):
         Views.open(sqlite_url, principals={"somebody-else": {"role": "owner", "tenants": ["*"]}})
-    with pytest.raises(Exception, match="keyring") as missing:
-        Views.open(sqlite_url, principal=Principal("s", "service"))
-    assert not isinstance(missing.value, Forbidden)
+    with Views.open(sqlite_url, principal=Principal("s", "service")) as views:
+        (message,) = views.history(OWN, "u", session)
+        assert message.unreadable is not None
+        assert message.unreadable.startswith("key_unavailable: ")
+        assert "keyring" in message.unreadable
 
 
 def reveal(told: Told, principal: Principal, tenant: str = OWN, by: str = "ann") -> tuple[str | None, list[int]]:

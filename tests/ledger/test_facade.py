@@ -40,6 +40,7 @@ from session_ledger.domain.ids import derived_session_id, parse_id, slot_of_id, 
 from session_ledger.domain.results import MessageRecorded
 from session_ledger.ledger.aio import AsyncLedger
 from session_ledger.ledger.ledger import Ledger
+from session_ledger.ledger.methods_access import AccessMethods
 from session_ledger.ledger.methods_agents import AgentMethods
 from session_ledger.ledger.methods_audit import AuditMethods
 from session_ledger.ledger.methods_erasure import ErasureMethods
@@ -357,7 +358,7 @@ def test_the_async_form_answers_the_same(ledger: Ledger) -> None:
     """Every method is there, and its results and errors are those of the other form."""
     methods = {
         name
-        for group in (SessionMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMethods)
+        for group in (SessionMethods, AccessMethods, QuotaMethods, AgentMethods, AuditMethods, ErasureMethods)
         for name, method in vars(group).items()
         if inspect.isfunction(method)
     }

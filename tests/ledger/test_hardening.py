@@ -214,3 +214,21 @@ def test_the_local_files_of_a_kafka_ledger_do_not_depend_on_the_working_director
     """Without `replica` they stand in the user's data directory."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert tmp_path / "session-ledger" / "support" == parse_url("kafka://127.0.0.1:9092/support").directory
+
+
+def test_a_lost_log_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
+    """Where vault and state stand without a log nothing is made; in a directory with a keyring alone, it is."""
+    directory = tmp_path / "ledger"
+    with Ledger.open(f"sqlite:{directory}") as ledger:
+        ledger.create_session("t", "u")
+    for path in directory.glob("log.db*"):
+        path.unlink()
+    before = sorted(directory.iterdir())
+    with pytest.raises(LogUnavailable, match=r"log\.db is gone, and what came with it is there \(.*vault\.db"):
+        Ledger.open(f"sqlite:{directory}")
+    assert before == sorted(directory.iterdir())
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (directory / "keyring.json").rename(fresh / "keyring.json")
+    with Ledger.open(f"sqlite:{fresh}") as ledger:
+        ledger.create_session("t", "u")

@@ -218,12 +218,15 @@ def test_a_session_whose_key_is_lost_takes_no_more(sqlite_url: str, directory: P
         ledger.add_message("t", "u", ledger.create_session("t", "u").session_id, role="user", content="hi")
 
 
-def test_sealing_can_not_be_turned_off_for_a_live_session(sqlite_url: str, directory: Path) -> None:
-    """A session that began sealed takes nothing in plaintext."""
+def test_sealing_can_not_be_turned_off(sqlite_url: str, directory: Path) -> None:
+    """A ledger that began sealed takes nothing in plaintext."""
     with Ledger.open(sqlite_url) as ledger:
-        session = ledger.create_session("t", "u").session_id
-    with Ledger.open(sqlite_url, encryption="none") as ledger, pytest.raises(KeyUnavailable):
-        ledger.add_message("t", "u", session, role="user", content=_marked("content"))
+        ledger.create_session("t", "u")
+    with pytest.raises(Misconfigured, match="plaintext"):
+        Ledger.open(sqlite_url, encryption="none")
+    (directory / "vault.db").unlink()  # also where what would tell is lost
+    with pytest.raises(Misconfigured, match="plaintext"):
+        Ledger.open(sqlite_url, encryption="none")
     assert [] == _found(_contents(directory), MARK)
 
 

@@ -29,6 +29,11 @@ REFUSED = [
     "sqlite",
     "sqlite:",
     "sqlite://",
+    "sqlite:here?x=1",
+    "sqlite:here?",
+    "sqlite:///abs?partitions=2",
+    "sqlite://x/y",
+    "sqlite://./x",
     "sqlite:nul\0",
     "postgres://h/n",
     "SQLITE:x",
@@ -76,3 +81,18 @@ def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
         with pytest.raises(Misconfigured):
             Ledger.open(f"sqlite:{tmp_path / place}")
     assert "x" == (tmp_path / "file").read_text()
+
+
+@pytest.mark.parametrize(
+    ("url", "right"),
+    [
+        ("sqlite:here?x=1", "sqlite:here"),
+        ("sqlite:///abs?x", "sqlite:/abs"),
+        ("sqlite://x/y", "sqlite:x/y for"),
+        ("sqlite://x/y", "sqlite:/x/y for"),
+    ],
+)
+def test_a_sqlite_url_that_means_something_else_names_the_right_form(url: str, right: str) -> None:
+    """Options, and a directory after two slashes: the message says what to write."""
+    with pytest.raises(Misconfigured, match=f"use .*{right}"):
+        parse_url(url)

@@ -245,6 +245,29 @@ def test_a_commit_is_on_the_disk(tmp_path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "value = 'hello'",
+        "value = 7",
+        "value = CAST(x'80414243' AS TEXT)",
+        "value = substr(value, 1, 60) || X'ff' || substr(value, 62)",
+        "originator_id = 'abc'",
+        "version = 'two'",
+    ],
+)
+def test_a_column_of_another_type_is_damage_at_its_position(tmp_path: Path, change: str) -> None:
+    """Whatever somebody put there, also what is no text: LogCorrupt with the position, and no byte of it repeated."""
+    make(tmp_path, 3, 5)
+    alter(tmp_path, f"UPDATE events SET {change} WHERE position = 6")
+    log = SQLiteLog.open(tmp_path, write=False)
+    assert [1, 2, 3, 4, 5] == [record.position for record in log.partitions[0].read(0, 5)]
+    with pytest.raises(LogCorrupt, match="position 6 of partition 0 is no record") as damaged:
+        log.partitions[0].read(0, 100)
+    assert 6 == damaged.value.position
+    log.close()
+
+
 def test_readers_can_not_write(tmp_path: Path) -> None:
     """The connections that read are opened read-only: a stray statement fails."""
     make(tmp_path, 1)

@@ -58,7 +58,8 @@ READS_BY_ROLES = {
 CLI_BY_ROLES = {
     ("owner service", "tenant"): """sessions create, sessions message, sessions update, sessions end, sessions error,
         quota consume, quota check, quota release, agents acquire, agents release, auth issue, auth rotate,
-        auth check, auth failed, export, keys pseudonym""",
+        auth check, auth failed, keys pseudonym""",
+    ("owner", "tenant"): "export",
     ("owner service", "met"): "import",
     ("owner operator", "tenant"): """quota set, limits set, agents register, agents retire, retention set,
         retention sweep, keys rotate session, erase session, erase user, erase tenant""",

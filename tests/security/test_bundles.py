@@ -52,6 +52,7 @@ class Liar:
         return {
             "kind": "session",
             "session_id": str(SESSION),
+            "partition": 0,
             "tree_size": self.size,
             "events": [self.event(index) for index in indexes],
             "statement": None if statement is None else self.signer.sign(statement),
@@ -79,6 +80,14 @@ def test_a_sound_bundle_holds(tmp_path: Path) -> None:
     assert (3, True) == told
     found = check_bundle(sound.session(0, 1, stated=2), sound.signer.verifier)
     assert (2, False) == (found.last_version, found.ended)
+
+
+def test_a_bundle_of_another_partition_than_its_checkpoint_is_refused(tmp_path: Path) -> None:
+    """The partition that a bundle names is that of the checkpoint's origin."""
+    liar = Liar(tmp_path, [leaf(1, 1), leaf(2, 2, ENDING)])
+    liar.refused({**liar.session(0, 1), "partition": 7}, "partition 7, its checkpoint is session-ledger/liar/0's")
+    for partition in (None, "0", False):
+        liar.refused({**liar.session(0, 1), "partition": partition}, "partition must be a partition's number")
 
 
 def test_a_leaf_that_names_another_position_is_refused(tmp_path: Path) -> None:

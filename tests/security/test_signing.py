@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
-from session_ledger.domain.errors import InvalidInput, KeyUnavailable
+from session_ledger.cli.main import run
+from session_ledger.domain.errors import InvalidInput, KeyUnavailable, ProofInvalid
 from session_ledger.security.signing import Signer, Verifier
-from tests.cli.shell import Shell
+from tests.cli.shell import Shell, streams
 
 TEXT = "one\n\ntwo — three\n"
 
@@ -68,5 +70,50 @@ def test_an_outcome_is_signed_and_checked(directory: Path, tmp_path: Path) -> No
     key = ran.json["public_key"]
     ran = shell("verify", "--check", note, "--key", key)
     assert (0, True, True) == (ran.code, "result agrees" in ran.out, "not changed since" in ran.out)
+    checked = shell("verify", "--check", note, "--key", key, "--json").json
+    name, key_id, _ = key.split("+", 2)
+    assert (True, name, key_id) == (checked["ok"], checked["signed_by"], checked["key_id"])
+    assert note.read_text().split("\n\n")[0].splitlines() == checked["lines"]
     note.write_text(note.read_text().replace("findings 0", "findings 1"))
-    assert 2 == shell("verify", "--check", note, "--key", key).code
+    ran = shell("verify", "--check", note, "--key", key, "--json")
+    assert (1, "proof_invalid") == (ran.code, ran.json["error"]["code"])
+    assert "was changed since" in ran.err
+
+
+def test_a_note_that_does_not_hold_says_what_was_compared(tmp_path: Path) -> None:
+    """Another name, another key of the name, a changed text, no signature, no text: each is told apart."""
+    signer, other = Signer(tmp_path / "key", "ledger"), Signer(tmp_path / "other", "ledger").verifier
+    note, ours = signer.sign(TEXT).encode(), signer.verifier
+    ids = {one: f"ledger\\+{one.key_id.hex()}" for one in (ours, other)}
+    assert TEXT == ours.proven_text(note, "F")
+    for verifier, brought, said in (
+        (other.named("else"), note, "F does not hold: it is a note signed by ledger; compared with the key else"),
+        (
+            ours.named("else"),
+            note,
+            "a note signed by ledger, by this key under another name; compared with the key else",
+        ),
+        (other, note, f"another key of that name, {ids[ours]}; compared with the key {ids[other]}"),
+        (ours, note.replace(b"two", b"2"), f"was changed since it was signed; compared with the key {ids[ours]}"),
+        (ours, TEXT.encode(), "17 characters without a signature under it"),
+        (ours, b"\xff", "no text"),
+    ):
+        with pytest.raises(ProofInvalid, match=said):
+            verifier.proven_text(brought, "F")
+
+
+def test_what_is_no_key_and_what_is_another_note_exit_apart(directory: Path, tmp_path: Path) -> None:
+    """A key that is none is usage (2); a note of another kind that the key has signed does not hold (1)."""
+    shell, note = Shell(directory), tmp_path / "note"
+    signer = Signer(tmp_path / "key", "ledger")
+    note.write_text(signer.sign("something else\n"))
+    for command in (("verify", "--check", note), ("verify-receipt", note)):
+        with streams() as (out, _):
+            assert 2 == run([*map(str, command), "--key", "ledger+0", "--json"])
+        assert "invalid_input" in out.getvalue().decode()
+        with streams() as (out, _):
+            assert 1 == run([*map(str, command), "--key", str(signer.verifier), "--json"])
+        error = json.loads(out.getvalue())["error"]
+        assert "proof_invalid" == error["code"]
+        assert "is signed by ledger, but is not the" in error["message"]
+    assert 2 == shell("verify", "--check", note).code

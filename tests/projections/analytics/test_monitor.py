@@ -72,3 +72,17 @@ def test_more_errors_than_fine_are_an_alert_recorded_once(directory: Path) -> No
     ran = shell("monitor", "--once", "--errors", "6")
     assert 0 == ran.code
     assert "live sessions" in ran.out
+
+
+def test_alerts_on_record_are_told_beside_those_of_the_check(tmp_path: Path) -> None:
+    """None of its own, and one of another kind that the ledger holds: both numbers say what they count."""
+    shell = Shell(tmp_path / "ledger")
+    assert 0 == shell("sessions", "create", "-U", "ann").code
+    with Ledger.open(shell.url) as ledger:
+        ledger.raise_alert("default", "ann", kind="flood", severity="error", value=3, threshold=1)
+    assert 0 == shell("project", "--once").code
+    ran = shell("monitor", "--once", "--json")
+    assert (0, [], {"flood": 1}) == (ran.code, ran.json["fleet"]["alerts"], ran.json["fleet"]["alerts_on_record"])
+    assert {} == shell("monitor", "--once", "--tenant", "other", "--json").json["fleet"]["alerts_on_record"]
+    lines = [" ".join(line.split()) for line in shell("monitor", "--once").out.splitlines()]
+    assert {"alerts of this check 0", "alerts on record 1 (1 flood)"} <= set(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -444,3 +445,28 @@ def test_a_clock_that_is_put_back_does_not_make_a_new_snapshot_an_old_one(tmp_pa
     assert made[-1] == latest(tmp_path / "snapshots")
     assert "snapshot-30000101T000000000000Z" in made[0].name
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "raised", "told"),
+    [
+        (errno.ENOSPC, Misconfigured, "the disk that {} is on is full"),
+        (errno.EDQUOT, Misconfigured, "the disk that {} is on is full"),
+        (errno.EIO, duckdb.IOException, "Could not write"),
+    ],
+)
+def test_a_full_disk_is_told_with_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: type[Exception], told: str
+) -> None:
+    """DuckDB's own words become a typed error; what was begun of a copy is gone; other failures stay what they are."""
+
+    def fails(_: object, cursor: object, path: Path, published_at: str) -> None:
+        path.write_text("begun")
+        raise duckdb.IOException(f'Could not write file "{path}": {os.strerror(number)}')
+
+    made = AnalyticsStore(tmp_path, log_id="log", ledger="test")
+    monkeypatch.setattr(AnalyticsStore, "_copy", fails)
+    with pytest.raises(raised, match=told.format(tmp_path)):
+        made.copy_to(tmp_path / "copy", "now")
+    assert not (tmp_path / "copy").exists()
+    made.close()
