@@ -66,7 +66,6 @@ def export_chats(
         raise InvalidInput("--output", f"{output!r}, whose directory does not exist", "make the directory first")
     if output != "-" and Path(output).is_dir():
         raise InvalidInput("--output", f"{output!r}, which is a directory", "name a file")
-    sessions = messages = 0
     failures: list[dict[str, str]] = []
     with (
         open_views(url) as views,
@@ -74,7 +73,7 @@ def export_chats(
         _opened(output) as out,
         progress(quiet=as_json) as bar,
     ):
-        lines = _Lines(ledger, out, who(by), reason)
+        lines = _Lines(ledger, out, who(by), reason, failures)
         found = _wanted(views, tenant, user, session)
         for one, owner in bar.track(found, description="sessions"):
             view = views.session(tenant, owner, one, fresh=False)
@@ -85,8 +84,8 @@ def export_chats(
                 warn(f"session {view.session_id} is not exported: {problem}")
                 continue
             lines.write(view, history)
-            sessions, messages = sessions + 1, messages + len(history)
         lines.flush()
+    sessions, messages = lines.sessions, lines.messages
     to = "" if output == "-" else f" to {output}"
     summary = f"{sessions:,} sessions with {messages:,} messages exported{to}"
     if failures:
@@ -144,10 +143,12 @@ def _history(views: Views, session: SessionView) -> Iterator[MessageView]:
 class _Lines:
     """Lines of sessions, each written when the fact that its content was revealed is durable."""
 
-    def __init__(self, ledger: Ledger, out: BinaryIO, by: str, reason: str) -> None:
-        self._ledger, self._out, self._by, self._reason = ledger, out, by, reason
+    def __init__(self, ledger: Ledger, out: BinaryIO, by: str, reason: str, failures: list[dict[str, str]]) -> None:
+        """`failures`: where those are told that were erased meanwhile."""
+        self.sessions = self.messages = 0
+        self._ledger, self._out, self._by, self._reason, self._failures = ledger, out, by, reason, failures
         self._digest = os.urandom(16)  # tells which facts are of one export
-        self._waiting: deque[tuple[Future[Result], bytes]] = deque()
+        self._waiting: deque[tuple[Future[Result], str, int, bytes]] = deque()
 
     def write(self, session: SessionView, history: list[MessageView]) -> None:
         """Record, and write later. Raises what the ledger raises where it can not record."""
@@ -166,15 +167,24 @@ class _Lines:
             fields=max(len(history) + sum(one not in (None, {}) for one in shown), 1),
         )
         line = line_of(session, history[: session.messages]) + "\n"
-        self._waiting.append((self._ledger.submit(command), line.encode()))
+        self._waiting.append((self._ledger.submit(command), session.session_id, len(history), line.encode()))
         self.flush(UNDER_WAY)
 
     def flush(self, left: int = 0) -> None:
         """Write all but the last `left` lines."""
+        from session_ledger.cli.output import warn
+        from session_ledger.domain.errors import ContentGone
+
         while len(self._waiting) > left:
-            recorded, line = self._waiting.popleft()
-            recorded.result()
+            recorded, session_id, messages, line = self._waiting.popleft()
+            try:
+                recorded.result()
+            except ContentGone as error:
+                self._failures.append({"session_id": session_id, "reason": str(error)})
+                warn(f"session {session_id} is not exported: {error}")
+                continue
             self._out.write(line)
+            self.sessions, self.messages = self.sessions + 1, self.messages + messages
 
 
 @contextmanager
