@@ -62,13 +62,17 @@ def rotate_tenant(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new key of a tenant, wrap its data keys by it, and drop the old one; run again, it finishes that."""
+    """Make a new key of a tenant, wrap its data keys by it, and drop the old one; run again, it finishes that.
+
+    The vault is written anew, so that its files hold no wrapping of before.
+    """
     from session_ledger.cli.keys_opened import open_keys
     from session_ledger.cli.keys_shown import OWN
     from session_ledger.cli.output import clean, say, write_json
 
     with open_keys(url) as keys:
         done = keys.rotation.rotate_tenant(tenant)
+        keys.vault.scrub(thorough=True)
     if as_json:
         write_json(done)
         return
@@ -88,6 +92,7 @@ def rotate_provider(url: Url = None, as_json: AsJson = False) -> None:
     """Wrap the tenants' keys by a new key of the key service. Run again, it finishes what it began.
 
     A keyring gets a new primary key, and keeps the old ones: backups need them. AWS KMS wraps by the key that is set.
+    The vault is written anew, so that its files hold no wrapping of before.
     """
     from session_ledger.cli.keys_opened import open_keys, renewed
     from session_ledger.cli.output import say, write_json
@@ -95,6 +100,7 @@ def rotate_provider(url: Url = None, as_json: AsJson = False) -> None:
     with open_keys(url) as keys:
         renewed(keys)
         done = keys.rotation.rotate_provider()
+        keys.vault.scrub(thorough=True)
     if as_json:
         write_json(done)
         return

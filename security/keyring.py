@@ -116,6 +116,8 @@ class Keyring(KeyProvider):
         try:
             with locked_directory(path):
                 _, keys = _read(path)
+                for draft in path.parent.glob(f".{path.name}.*"):  # of who was killed while writing one
+                    draft.unlink(missing_ok=True)
                 replace_private(path, _content(primary, {**keys, primary: os.urandom(KEY_BYTES)}))
         except OSError as error:
             raise Misconfigured(f"the keyring {path} can not be written: {error.strerror}") from error

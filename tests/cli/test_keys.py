@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,29 @@ def test_what_has_no_vault_is_told(shell: Shell) -> None:
     for command in (["list"], ["status"], ["rotate", "tenant", "acme"], ["rotate", "provider"]):
         assert 3 == shell("keys", *command).code
     assert not shell.directory.exists()
+
+
+@pytest.mark.parametrize("what", [("tenant", "acme"), ("provider",)])
+def test_no_wrapping_of_before_is_left_in_the_vaults_files(shell: Shell, used: str, what: tuple[str, ...]) -> None:
+    """Also beside a process that has the vault open; nor is a draft of a keyring that somebody was killed over."""
+    draft = shell.directory / ".keyring.json.0123456789abcdef"
+    draft.write_bytes((shell.directory / "keyring.json").read_bytes())
+    with Ledger.open(shell.url) as ledger:
+        ledger.create_session(*WHO)
+        with sqlite3.connect(shell.directory / "vault.db") as db:
+            tables = ("keys",) if what[0] == "tenant" else ("tenant_keys",)
+            query = " UNION ".join(f"SELECT wrapped FROM {table} WHERE tenant = 'acme'" for table in tables)
+            before = [row[0] for row in db.execute(query)]
+        db.close()
+        assert before
+        assert 0 == shell("keys", "rotate", *what).code
+        files = b"".join(path.read_bytes() for path in shell.directory.glob("vault.db*"))
+        assert not [wrapped for wrapped in before if wrapped[-32:] in files]
+    assert draft.exists() == (what[0] == "tenant")
+
+
+def test_a_tenant_that_nobody_knows_is_not_erased(shell: Shell, used: str) -> None:
+    """A mistyped one would be closed for ever."""
+    refused = shell("erase", "tenant", "acmee", "--reason", "typo")
+    assert (2, True) == (refused.code, "recorded something of" in refused.err)
+    assert "TenantErased" not in shell("tail", "--partition", "-1").out
