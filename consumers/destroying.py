@@ -58,27 +58,31 @@ class Destroying:
             self._store.found(erasure, len(self._vault.keys_of(tenant, user, erasure.session_id)))
             keys = self._vault.destroy(tenant, user, [erasure.session_id])
         else:
-            covered = self._covered(erasure)
+            whole = self._store.of_tenant(tenant)  # then nobody comes back: no key of the account stays
+            covered = self._covered(erasure, None if whole else erasure.key_id)
             self._store.found(erasure, len(covered))
             keys = self._vault.destroy(tenant, user, [key.session_id for key in covered])
-            keys += self._vault.destroy_account(tenant, user, erasure.key_id)
+            keys += self._vault.destroy_account(tenant, user, None if whole else erasure.key_id)
             if user:
                 self._vault.tenants.pseudonyms.destroy(tenant, user)
+            if whole is not None and whole.destroyed_at is not None:  # asked for after all of it was gone
+                self._vault.destroy_tenant(tenant)
         return erasure.keys is not None or keys == 0
 
-    def _covered(self, erasure: Erasure) -> list[StoredKey]:
-        """The user's keys from before it. Those that no view shows too: of a session that did not come about.
+    def _covered(self, erasure: Erasure, stays_id: bytes | None) -> list[StoredKey]:
+        """The user's keys from before it; `stays_id`: of the account's key that came with it, if that stays.
 
+        Those that no view shows too: of a session that did not come about.
         The vault has a session's key before the log has the session. So the vault is looked at first, then the log.
         """
         keys = self._vault.keys_of(erasure.tenant, erasure.user)
-        stays = min((key.generation for key in keys if key.key_id == erasure.key_id), default=0)
+        stays = min((key.generation for key in keys if key.key_id == stays_id), default=0)
         self._fold()
         created = self._created(erasure)
         covered = []
         for key in keys:
             if not key.session_id:
-                before = erasure.key_id is None or key.generation < stays
+                before = stays_id is None or key.generation < stays
             elif key.session_id in created:
                 before = created[key.session_id] < erasure.position
             else:

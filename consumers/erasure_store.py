@@ -188,6 +188,13 @@ class ErasureStore:
         )
         return Erasure(*rows[0]) if rows else None
 
+    def of_tenant(self, tenant: str) -> Erasure | None:
+        """The erasure of the whole tenant, if there is one."""
+        rows = self._rows(
+            f"SELECT {_COLUMNS} FROM erasures WHERE tenant = ? AND user = '' AND partition < 0", (tenant,)
+        )
+        return Erasure(*rows[0]) if rows else None
+
     def signed(self) -> bool:
         """Whether any receipt was signed."""
         return bool(self._rows("SELECT 1 FROM erasures WHERE receipt IS NOT NULL LIMIT 1"))

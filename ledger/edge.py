@@ -151,7 +151,9 @@ class Edge:
         return c.Prepared(command, command_id, plain_digest(body)), (), EVENT_OVERHEAD_BYTES + len(body)
 
     def _erasure(self, command: c.Command, command_id: bytes, body: bytes) -> Made:
-        if self._account_key(command).key_id is None:
+        user = command.user if isinstance(command, c.UserCommand) else ""
+        key = self._envelope.account_key(command.tenant, user)
+        if key is not None and key.key_id is None:
             raise NotErasable(
                 "this ledger was opened with sealing off: what it records stands in the log as it is, and nothing can "
                 "be erased from a log"

@@ -379,3 +379,20 @@ def test_an_erasure_waits_for_processes_that_keep_keys_for_the_default_time(ledg
             (destroyed,) = eraser.store.erasures()
             eraser._clock_us.now = destroyed.destroyed_at or 0
             assert [[CACHES]] == [list(one.waiting) for one in later(eraser, waited_s - 1)]
+
+
+def test_no_key_of_an_erased_tenant_comes_back_to_stay(eraser: Eraser, ledger: Ledger) -> None:
+    """A user of it who is erased afterwards, known or not, leaves none; a session that is not there makes none."""
+    session = ledger.create_session("t", "ann", title="x").session_id
+    ledger.erase_tenant("t", **ASKED)
+    eraser.step()
+    assert [] == later(eraser)
+    for user in ("ann", "zed"):
+        ledger.erase_user("t", user, **ASKED)
+        eraser.step()
+        assert [] == later(eraser)
+    ledger.erase_session("t", "ann", session, **ASKED)
+    assert [] == eraser._vault.users("t")
+    assert [] == [key for key in eraser._vault.tenants.all() if key.tenant == "t"]
+    assert 4 == len(eraser.store.erasures())
+    assert all(one.receipt for one in eraser.store.erasures()[:3])
