@@ -148,10 +148,10 @@ class _Lines:
         self.sessions = self.messages = 0
         self._ledger, self._out, self._by, self._reason, self._failures = ledger, out, by, reason, failures
         self._digest = os.urandom(16)  # tells which facts are of one export
-        self._waiting: deque[tuple[Future[Result], str, int, bytes]] = deque()
+        self._waiting: deque[tuple[Future[Result] | None, str, int, bytes]] = deque()
 
     def write(self, session: SessionView, history: list[MessageView]) -> None:
-        """Record, and write later. Raises what the ledger raises where it can not record."""
+        """Record, and write later; of an erased session nothing is revealed. Raises what the ledger raises."""
         from session_ledger.cli.export_lines import line_of
         from session_ledger.domain.commands import RevealContent
         from session_ledger.domain.ids import parse_id
@@ -167,7 +167,8 @@ class _Lines:
             fields=max(len(history) + sum(one not in (None, {}) for one in shown), 1),
         )
         line = line_of(session, history[: session.messages]) + "\n"
-        self._waiting.append((self._ledger.submit(command), session.session_id, len(history), line.encode()))
+        recorded = None if session.erased_at is not None else self._ledger.submit(command)
+        self._waiting.append((recorded, session.session_id, len(history), line.encode()))
         self.flush(UNDER_WAY)
 
     def flush(self, left: int = 0) -> None:
@@ -178,7 +179,8 @@ class _Lines:
         while len(self._waiting) > left:
             recorded, session_id, messages, line = self._waiting.popleft()
             try:
-                recorded.result()
+                if recorded is not None:
+                    recorded.result()
             except ContentGone as error:
                 self._failures.append({"session_id": session_id, "reason": str(error)})
                 warn(f"session {session_id} is not exported: {error}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from session_ledger.consumers import erasing
 from session_ledger.consumers.views import Views
 from session_ledger.domain.errors import KeyUnavailable
 from session_ledger.domain.ids import is_pseudonym
@@ -45,7 +46,13 @@ def ok(shell: Shell, *arguments: object, stdin: bytes = b"", code: int = 0) -> s
     return ran.out
 
 
-def test_no_byte_at_rest_names_a_user(shell: Shell, tmp_path: Path) -> None:
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Erasures wait for no key in another process: there is none."""
+    monkeypatch.setattr(erasing, "CACHED_S", 0.0)
+
+
+def test_no_byte_at_rest_names_a_user(shell: Shell, tmp_path: Path, no_wait: None) -> None:
     """Whatever is recorded, folded, published, archived, checked, found and erased: in none of it, nor in the vault."""
     with Ledger.open(shell.url) as ledger:
         live(ledger)
@@ -135,7 +142,7 @@ def test_an_export_is_imported_to_the_same_history(shell: Shell, tmp_path: Path)
     assert 0 == json.loads(ok(shell, "import", "-", "--json", stdin=exported.encode()))["sessions"]
 
 
-def test_after_an_erasure_nobody_finds_the_way_back(shell: Shell) -> None:
+def test_after_an_erasure_nobody_finds_the_way_back(shell: Shell, no_wait: None) -> None:
     """With the tenant's key in hand, in no byte of vault and write-ahead log; receipt and reads name the pseudonym."""
     with Ledger.open(shell.url) as ledger:  # it has the vault open all the time
         ann, bob = (ledger.create_session("t", user).user for user in (MARK, OTHER))
