@@ -110,6 +110,7 @@ class PartitionFolds:
         self._checkpoint_events = checkpoint_events
         self._file_failing = False
         self.damaged = False
+        self._carried: list[tuple[AccountKey, tuple[str, str], Refusals | AgentRefusals | Untold]] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -243,11 +244,17 @@ class PartitionFolds:
         self._recover()
 
     def _recover(self) -> None:
-        refusals = self._uncounted_refusals()
+        self._carried += self._uncounted_refusals()  # until a recovery comes to its end
         self._forget()
         log_id, fold_version, covered, (reached, batch_id) = self._file.identity()
         last = self._log.read(reached - 1, 1) if reached else []
         if (log_id, fold_version) != (self._log_id, FOLD_VERSION) or (reached and not _is_batch(last, batch_id)):
+            if reached and log_id == self._log_id and not _is_batch(last, batch_id):
+                _logger.warning(
+                    "partition %d: the local state file has seen another batch at position %d than the log, which ends "
+                    "at %d: records that were acknowledged may be lost, see that no copy was put back",
+                    self._log.partition, reached, self._log.end(),
+                )  # fmt: skip
             self._file.reset(self._log_id)
             covered = 0
         last = self._log.read(covered - 1, 1) if covered else []
@@ -259,7 +266,8 @@ class PartitionFolds:
             for record in records:
                 self._replay(record)
             self.maintain(idle=False)
-        for key, place, told_later in refusals:
+        carried, self._carried = self._carried, []
+        for key, place, told_later in carried:
             counting = self.account(key).counting.get(place)
             if counting is not None and counting.uncounted is None:
                 counting.uncounted = told_later  # counted in the same place

@@ -284,11 +284,12 @@ class Shard:
     def _serve(self, batch: list[Pending]) -> None:
         try:
             now = self._now()
-        except SessionLedgerError as error:
-            settle_all((pending.answer, error_for(pending, error)) for pending in batch)
-            if isinstance(error, NotOwner):
-                raise
-            return
+        except BaseException as error:
+            told = error if isinstance(error, SessionLedgerError) else stopped(self._log.partition, error)
+            settle_all((pending.answer, error_for(pending, told)) for pending in batch)
+            if isinstance(error, SessionLedgerError) and not isinstance(error, NotOwner):
+                return
+            raise
         batch_id = os.urandom(16)
         records: list[Record] = []
         served: list[tuple[Pending, Decision, int]] = []
@@ -358,9 +359,7 @@ class Shard:
             self._log.append(records)
         except OutcomeUnknown as unknown:
             if not self._settled(batch_id, records[0].position, unknown):
-                raise AppendFailed(
-                    "the log did not take the append; nothing was recorded: repeat the command"
-                ) from unknown
+                raise AppendFailed("the log did not take the append: nothing was recorded, repeat it") from unknown
 
     def _settled(self, batch_id: bytes, first_position: int, unknown: OutcomeUnknown) -> bool:
         deadline_s = time.monotonic() + self._settings.settle_timeout_s
@@ -391,8 +390,9 @@ class Shard:
                 self._acknowledged = self._folds.position
                 self._stale = False
                 return
-            except SessionLedgerError as error:
-                settle_all([(pending.answer, error_for(pending, error)) for pending in batch])
+            except BaseException as error:  # a defect, too: nobody is left waiting
+                told = error if isinstance(error, SessionLedgerError) else stopped(self._log.partition, error)
+                settle_all([(pending.answer, error_for(pending, told)) for pending in batch])
                 batch.clear()
                 if self._closing or not isinstance(error, LogUnavailable) or self._failure is not None:
                     raise

@@ -146,5 +146,5 @@ class OwnerLease:
             if joined is not None:
                 try:
                     self._group.leave([joined.member_id])
-                except BrokerAway:
+                except (BrokerAway, LogRefused):
                     self._lost = f"the ledger {self._ledger} was closed"  # the membership ends with its session

@@ -42,6 +42,7 @@ from session_ledger.ledger.log.kafka_batch import Compression, ProducerState, re
 from session_ledger.ledger.log.kafka_client import READ_COMMITTED, offset_request
 from session_ledger.ledger.log.kafka_types import (
     MESSAGE_BYTES_MAX,
+    BrokerAway,
     ClientOptions,
     Message,
     ProducerFailed,
@@ -93,7 +94,10 @@ class Producer:
         self._compression = compression_of(options)
         self._coordinator: int | None = None
         config = common(options) | {"allow_auto_create_topics": False}
-        self._net = NetworkSelector(**config)
+        try:
+            self._net = NetworkSelector(**config)
+        except OSError as error:  # no file handle is left
+            raise BrokerAway(f"a producer for {transactional_id} could not be made: {error}") from error
         self._manager: Any = KafkaConnectionManager(self._net, **config)
         try:
             with connecting(options, f"a producer for {transactional_id}"):

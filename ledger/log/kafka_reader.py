@@ -241,18 +241,23 @@ class PartitionReader:
     def _first_from(self, reader: Reader, offset: int, end: int) -> tuple[int, int] | None:
         """(position, offset) of the first event at that offset or after it, None if there is none before `end`."""
         reader.seek(offset)
-        deadline_s = time.monotonic() + READ_TIMEOUT_S
+        deadline_s, reached = time.monotonic() + READ_TIMEOUT_S, offset
         while reader.offset() < end:
             for fetched in reader.poll(POLL_S, records=1):
                 record = self._codec.decode(fetched)
                 if record is not None:
                     return record.position, fetched.offset
-            if time.monotonic() > deadline_s:
+            if reader.offset() > reached:  # barriers, of which an idle partition may have had very many
+                deadline_s, reached = time.monotonic() + READ_TIMEOUT_S, reader.offset()
+            elif time.monotonic() > deadline_s:
                 raise BrokerAway(f"nothing could be read at offset {offset} within {READ_TIMEOUT_S:g} s")
         return None
 
     def _last_before(self, cursor: Cursor, offset: int, deadline_s: float) -> int:
-        """Look back from an offset in growing steps until an event is found; reading always reaches the offset."""
+        """Look back from an offset in growing steps until an event is found; reading always reaches the offset.
+
+        It may take as long as it comes forward: an idle partition has had a barrier for each proof of ownership.
+        """
         cursor.next_position, cursor.run = None, []
         step, last = TAIL_OFFSETS, 0
         with self._errors():
@@ -261,10 +266,13 @@ class PartitionReader:
                 start, step = max(offset - step, 0), step * 8
                 cursor.reader.seek(start)
                 expected: int | None = None
+                reached = start
                 while cursor.reader.offset() < offset:
                     run = self._decoded(cursor.reader.poll(POLL_S), expected)
                     if run:
                         last, expected = run[-1].position, run[-1].position + 1
+                    elif cursor.reader.offset() > reached:
+                        reached, deadline_s = cursor.reader.offset(), time.monotonic() + READ_TIMEOUT_S
                     elif time.monotonic() > deadline_s:
                         raise BrokerAway(f"offset {offset} was not reached, only {cursor.reader.offset()}")
         return last
@@ -326,6 +334,11 @@ class PartitionReader:
             first = self._first_from(reader, beginning, end)
         finally:
             reader.close()
+        if beginning == 0:
+            return (
+                f"{self._topic}-{self._partition} ends at offset {end}, and more was read of it before ({error}): its "
+                "tail is lost, or the topic was deleted and made again; restore it"
+            )
         gone = "nothing is left" if first is None else f"positions 1 to {first[0] - 1} are gone"
         return (
             f"{self._topic}-{self._partition} begins at offset {beginning}: {gone} ({error}); records of a ledger's "

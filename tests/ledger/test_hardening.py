@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from session_ledger.domain.errors import (
     LogUnavailable,
     Misconfigured,
     NotOwner,
+    OutcomeUnknown,
     Overloaded,
     QuotaExceeded,
 )
@@ -232,3 +234,29 @@ def test_a_lost_log_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
     (directory / "keyring.json").rename(fresh / "keyring.json")
     with Ledger.open(f"sqlite:{fresh}") as ledger:
         ledger.create_session("t", "u")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the shard's thread ends by it
+@pytest.mark.parametrize("where", ["clock_us", "settle"])
+def test_nobody_waits_for_a_shard_that_met_a_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Also before anything of a batch is decided, and while states are folded again: callers are answered."""
+    ledger = Ledger.open(f"sqlite:{tmp_path / 'ledger'}")
+    log = shards_of(ledger).log.partitions[0]
+
+    def broken(*_: object) -> None:
+        raise OSError(24, "no file handle is left")
+
+    if where == "settle":
+
+        def unknown(records: object) -> None:
+            raise OutcomeUnknown("as told by the test")
+
+        monkeypatch.setattr(log, "append", unknown)
+    monkeypatch.setattr(log, where, broken)
+    for _ in range(2):
+        with pytest.raises((LogUnavailable, OutcomeUnknown)):
+            ledger.submit(CreateSession(tenant="t", user="u")).result(20)
+    with suppress(LogUnavailable):
+        ledger.close()
