@@ -6,6 +6,7 @@ The one module that knows httpx; it is imported where a registry is configured a
 from __future__ import annotations
 
 import ssl
+import time
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ import httpx
 from session_ledger.domain.errors import Misconfigured, RegistryUnavailable, SessionLedgerError
 
 TIMEOUT_S = 5.0  # to connect, and for each read: a registry answers in milliseconds, its first request in a second
+ABSENT_S = 30.0  # a registry that has just started says of ids that it has that there are none
 ID_MAX = (1 << 31) - 1
 SUBJECT_NOT_FOUND = 40401  # error codes of the interface, in the body of a 404
 SCHEMA_NOT_FOUND = 40403
@@ -73,6 +75,7 @@ class RegistryClient:
         )
         self._ids: dict[tuple[str, str], int] = {}
         self._texts: dict[int, str] = {}
+        self._absent_since_s: dict[int, float] = {}
 
     def close(self) -> None:
         """Close the connections. Idempotent."""
@@ -99,13 +102,20 @@ class RegistryClient:
         return schema_id
 
     def text_of(self, schema_id: int) -> str | None:
-        """See `Registry`. Only the registry's own word counts as "none": another server's 404 does not."""
+        """See `Registry`. Only the registry's own word counts as "none", once it has said so for `ABSENT_S`."""
         known = self._texts.get(schema_id)
         if known is not None:
             return known
         answer = self._ask("GET", f"/schemas/ids/{schema_id}")
         if answer.status == 404 and answer.error_code == SCHEMA_NOT_FOUND:
-            return None
+            since_s = self._absent_since_s.setdefault(schema_id, time.monotonic())
+            if time.monotonic() - since_s >= ABSENT_S:
+                return None
+            raise RegistryUnavailable(
+                f"the schema registry at {self.url} says that it has no schema with id {schema_id}; one that has just "
+                f"started says so of ids that it has, so it is asked again for {ABSENT_S:g} s"
+            )
+        self._absent_since_s.pop(schema_id, None)
         text = answer.body.get("schema")
         if answer.status != 200 or not isinstance(text, str):  # whatever is wrong: the record may be sound, so wait
             raise RegistryUnavailable(

@@ -21,6 +21,7 @@ from session_ledger.domain.events import EVENT_TYPES
 from session_ledger.ledger.open import open_log
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
+from session_ledger.schemas import registry_client
 from tests.schemas.http_registry import HttpRegistry, reply
 
 CONFLUENT, SINGLE_OBJECT = 0x00, 0xC3
@@ -194,8 +195,11 @@ def test_a_reader_waits_for_a_registry_that_is_away(url: str, registry: HttpRegi
         assert ["of bob"] == [m.content for m in views.history("acme", "bob", sessions["bob"], fresh=False)]
 
 
-def test_an_id_that_the_registry_does_not_have_stops_the_partition(url: str, registry: HttpRegistry) -> None:
+def test_an_id_that_the_registry_does_not_have_stops_the_partition(
+    url: str, registry: HttpRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A registry that lost its schemas: the record is named, and is read when the registry has been restored."""
+    monkeypatch.setattr(registry_client, "ABSENT_S", 0.0)
     sessions = {"ada": write(url, "ada", registry.url)}
     kept, registry.texts = registry.texts, []
     with Views.open(url, schema_registry=registry.url) as views:
