@@ -26,7 +26,7 @@ from tests.chaos.history import History, Outcome, Recorder, Try, parse, read
 from tests.ledger.process import started
 from tests.ledger.support import assert_folds_equal_the_log, fresh_id, keys_in_vault, stored
 
-ROUNDS, KAFKA_ROUNDS = 16, 3
+ROUNDS, KAFKA_ROUNDS = 12, 2
 THREADS = "24"
 
 
