@@ -43,6 +43,7 @@ CONNECT_S = 0.5  # for one who listens; whoever opens asks again, also whether t
 CONNECT_PAUSE_S = 0.05
 ACCEPT_PAUSE_S = 0.1
 HANG_UP_S = 1.0  # for answers to clients that still read
+CONNECTIONS_MAX = 256  # two threads and a file handle each; one more is hung up at once
 IN_FLIGHT_MAX = 4096  # commands of one connection; then the owner reads no more of it until it takes its answers
 
 
@@ -91,8 +92,14 @@ class CommandServer:
                 continue
             connection = _Connection(accepted, self._answering, self._handle, self._connections.discard)
             with self._lock:
+                try:
+                    if len(self._connections) >= CONNECTIONS_MAX:
+                        raise RuntimeError("too many connections")
+                    connection.start()
+                except RuntimeError:  # or no more threads: whoever floods the socket does not end it for others
+                    accepted.close()
+                    continue
                 self._connections.add(connection)
-                connection.start()
                 if self._closed:  # between accepting and this, so that it was not hung up
                     connection.stop_reading()
 
@@ -148,7 +155,11 @@ class _Connection:
     def start(self) -> None:
         """Serve until either side hangs up."""
         self._sender.start()
-        threading.Thread(target=self._read, name="session-ledger-client", daemon=True).start()
+        try:
+            threading.Thread(target=self._read, name="session-ledger-client", daemon=True).start()
+        except RuntimeError:  # no thread is left
+            self._answers.put(None)
+            raise
 
     def _read(self) -> None:
         try:
@@ -200,10 +211,10 @@ class CommandClient:
 
     def __init__(self, place: SocketPlace, not_owner: NotOwner) -> None:
         """Raises `not_owner` where nobody listens there, not even in a moment (the owner may be starting)."""
-        if place.path.parent.exists():
-            place.check()
         deadline_s = time.monotonic() + CONNECT_S
         while True:
+            if place.path.parent.exists():
+                place.check()
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 self._socket.connect(str(place.path))

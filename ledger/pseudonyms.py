@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from session_ledger.domain import commands as c
-from session_ledger.domain.errors import Misconfigured
+from session_ledger.domain.errors import InvalidInput, Misconfigured
 from session_ledger.domain.ids import is_pseudonym, rederived_session_id, slot_of_user
 from session_ledger.domain.validate import Rules, validate
 from session_ledger.ledger.edge import Edge
@@ -69,11 +69,16 @@ class PseudonymEdge(Edge):
         return pending
 
     def _of_source(self, command: c.ReportLeak) -> c.ReportLeak:
-        """A finding names a second user."""
+        """A finding names a second user, maybe of another tenant: no key is made for it. Raises InvalidInput."""
         source = command.source_user
         if not source or is_pseudonym(source):
             return command
-        return replace(command, source_user=self._pseudonyms.made(command.source_tenant, source))
+        recorded = self._pseudonyms.recorded_as(command.source_tenant, source)
+        if recorded == source:
+            raise InvalidInput(
+                "source_user", "an id of a tenant that has recorded no user", "must be as it is recorded"
+            )
+        return replace(command, source_user=recorded)
 
 
 def open_edge(envelope: Envelope, settings: Settings, name: str, clock: Callable[[], int], *, recorded: bool) -> Edge:

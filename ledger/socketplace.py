@@ -24,6 +24,8 @@ class SocketPlace:
     """By the settings: outside of the ledger's directory."""
     shared: bool = False
     """Any user of the system may connect: the peer decides what is answered."""
+    owners: frozenset[int] = frozenset((0,))
+    """Of a place set apart: user ids that may own its directory and what that lies in."""
 
     @property
     def mode(self) -> int:
@@ -48,15 +50,21 @@ class SocketPlace:
         own = directory == temporary_place()
         if not own and not self.set_apart:
             return  # the ledger's own, which is this user's alone
-        status = directory.lstat() if own else directory.stat()
-        others = status.st_mode & 0o022
-        if not stat.S_ISDIR(status.st_mode) or others or (own and status.st_uid != os.getuid()):
-            raise Misconfigured(
-                f"{directory} is not this user's alone: remove it, or use a shorter directory's name"
-                if own
-                else f"others may write in {directory}, and so put a socket of theirs there: take that right away "
-                "(chmod go-w), or set `command_socket` in a directory where only the ledger's owner may"
-            )
+        if own:
+            status = directory.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o022 or status.st_uid != os.getuid():
+                raise Misconfigured(
+                    f"{directory} is not this user's alone: remove it, or use a shorter directory's name"
+                )
+            return
+        for place in (directory.resolve(), *directory.resolve().parents):
+            status = place.stat()
+            others = status.st_mode & 0o022 and (place == directory.resolve() or not status.st_mode & stat.S_ISVTX)
+            if others or not stat.S_ISDIR(status.st_mode) or status.st_uid not in self.owners | {os.geteuid()}:
+                raise Misconfigured(
+                    f"others may write in {place}, or own it, and so put a socket of theirs there: take that right "
+                    "away (chmod go-w), or set `command_socket` where only root and the ledger's owner may"
+                )
 
 
 def socket_place(directory: Path, command_socket: Path | None = None, *, shared: bool = False) -> SocketPlace:
@@ -70,7 +78,11 @@ def socket_place(directory: Path, command_socket: Path | None = None, *, shared:
         raise Misconfigured(
             f"`command_socket` is {path}, and a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes"
         )
-    return SocketPlace(path, set_apart=True, shared=shared)
+    try:
+        owners = frozenset((0, directory.stat().st_uid))
+    except OSError:  # the ledger's directory is not there yet, or can not be looked at
+        owners = frozenset((0,))
+    return SocketPlace(path, set_apart=True, shared=shared, owners=owners)
 
 
 def socket_path(directory: Path) -> Path:
