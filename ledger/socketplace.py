@@ -57,9 +57,10 @@ class SocketPlace:
                     f"{directory} is not this user's alone: remove it, or use a shorter directory's name"
                 )
             return
-        for place in (directory.resolve(), *directory.resolve().parents):
+        directory = directory.resolve()
+        for place in (directory, *directory.parents):
             status = place.stat()
-            others = status.st_mode & 0o022 and (place == directory.resolve() or not status.st_mode & stat.S_ISVTX)
+            others = status.st_mode & 0o022 and (place == directory or not status.st_mode & stat.S_ISVTX)
             if others or not stat.S_ISDIR(status.st_mode) or status.st_uid not in self.owners | {os.geteuid()}:
                 raise Misconfigured(
                     f"others may write in {place}, or own it, and so put a socket of theirs there: take that right "

@@ -27,7 +27,7 @@ from session_ledger.domain.account import Account
 from session_ledger.domain.agents import AgentPool
 from session_ledger.domain.errors import LogUnavailable, NotOwner
 from session_ledger.domain.ids import account_id
-from session_ledger.security.files import create_private
+from session_ledger.security.files import exist_private
 
 T = TypeVar("T")
 LIVE = "live"
@@ -82,9 +82,8 @@ class StateFile:
             self._connection = self._anew()
 
     def _open(self) -> sqlite3.Connection:
-        if self._path is not None and not self._path.exists():
-            with suppress(FileExistsError):
-                create_private(self._path, b"")  # SQLite gives the files beside it the same mode
+        if self._path is not None:
+            exist_private(self._path)
         connection = sqlite3.connect(
             self._path or ":memory:", timeout=BUSY_S, check_same_thread=False, isolation_level=None
         )

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from session_ledger.domain.errors import KeyNotStored, KeyUnavailable, Misconfigured, VaultBusy
-from session_ledger.security.files import create_private, open_to_others
+from session_ledger.security.files import exist_private, open_to_others
 from session_ledger.security.stored import StoredKey as StoredKey
 from session_ledger.security.tenant_store import TenantKeyStore
 from session_ledger.security.vault_pseudonyms import CREATE_PSEUDONYMS, SQLitePseudonyms, refuse_replaced
@@ -332,9 +332,8 @@ def _winner(writer: sqlite3.Connection, key: StoredKey) -> StoredKey | None:
 
 def _check_file(path: Path, readonly: bool) -> None:
     try:
-        if not readonly and not path.exists():
-            with contextlib.suppress(FileExistsError):  # another maker came first: its file is as good
-                create_private(path, b"")
+        if not readonly:
+            exist_private(path)
         status = path.stat()
     except FileNotFoundError:
         instead = "bring it back: without it no content opens" if readonly else "nor can one be made there"
