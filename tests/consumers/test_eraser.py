@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import signal
 import time
@@ -23,80 +22,21 @@ from session_ledger.domain.ids import format_id, parse_id
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.open import open_envelope
 from session_ledger.ledger.settings import Settings
-from session_ledger.security.keys import SealingKey
 from session_ledger.security.signing import FILE, Verifier
 from session_ledger.security.vault import SQLiteVault
 from tests.cli.shell import Shell
+from tests.consumers.searched import ASKED, CACHED_S, MARK, STRUCTURE, fill, found_in, secrets_of, step
 from tests.ledger.support import Clock
-
-MARK = "MARKED-PLAINTEXT-7f3a"
-ASKED: dict[str, Any] = {"requested_by": "dpo", "reason": "request 7"}
-CACHED_S = 300.0
 
 
 class Stopped(Exception):
     """The process was gone at this point."""
 
 
-def fill(ledger: Ledger, user: str) -> list[str]:
-    """Everything that can be sealed, of one user; the sessions."""
-    one = ledger.create_session(
-        "t", user, title=MARK, context={"a": MARK}, metadata={"k": MARK}, ip_address=MARK
-    ).session_id
-    ledger.add_message("t", user, one, role="user", content=MARK, parts=[MARK], audio_url=MARK, metadata={"k": MARK})
-    ledger.update_session("t", user, one, title=MARK + "2")
-    ledger.report_error("t", user, one, component="c", error_type="t", message=MARK)
-    ledger.end_session("t", user, one, note=MARK)
-    two = ledger.create_session("t", user, title=MARK).session_id
-    ledger.report_authentication_failure("t", user, method="token", reason="expired", ip_address=MARK)
-    return [one, two]
-
-
-def secrets_of(directory: Path, user: str) -> list[bytes]:
-    """With the keys still in hand: whatever opens the user's content, as it is wrapped and as it is."""
-    vault = SQLiteVault(directory / "vault.db", readonly=True)
-    rows = vault.rows("SELECT session_id, key_id, wrapped FROM keys WHERE tenant = 't' AND user = ?", (user,))
-    vault.close()
-    envelope, close = open_envelope(directory, directory.name, Settings(), readonly=True)
-    found: list[bytes] = []
-    for session_id, key_id, wrapped in rows:
-        assert isinstance(session_id, bytes)
-        assert isinstance(key_id, bytes)
-        assert isinstance(wrapped, bytes)
-        key = envelope.opening_key("t", user, session_id, key_id)
-        assert isinstance(key, SealingKey)
-        found += [wrapped, key.secret(), base64.b64encode(key.secret()), key.secret().hex().encode()]
-    close()
-    return found
-
-
-def found_in(directory: Path, needles: list[bytes]) -> set[str]:
-    """The files that hold one of them anywhere, in any byte."""
-    found = set()
-    for path in directory.rglob("*"):
-        if path.is_file() and any(needle in path.read_bytes() for needle in needles):
-            found.add(str(path.relative_to(directory)))
-    return found
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """Of the ledger."""
-    return tmp_path / "ledger"
-
-
 @pytest.fixture
 def url(directory: Path) -> str:
     """Of the ledger."""
     return f"sqlite:{directory}"
-
-
-def step(url: str, ledger: Ledger | None = None, clock: Clock | None = None) -> list[Any]:
-    """One step of an eraser of its own; what is not complete."""
-    with open_eraser(url, Settings(), ledger) as eraser:
-        if clock is not None:
-            eraser._clock_us = clock
-        return eraser.step()
 
 
 def test_nothing_that_opens_the_content_is_left_in_any_byte(directory: Path, url: str, tmp_path: Path) -> None:
@@ -113,8 +53,10 @@ def test_nothing_that_opens_the_content_is_left_in_any_byte(directory: Path, url
         assert 0 == shell("archive", tmp_path / "out").code
         assert 0 == shell("audit", "leaks", "-t", "t").code
         assert 0 == shell("verify", "--sign", tmp_path / "note").code
-        secrets, others = secrets_of(directory, "ada"), secrets_of(directory, "bob")
+        secrets, others = secrets_of(url, "ada"), secrets_of(url, "bob")
         assert {"vault.db"} <= {name.removesuffix("-wal") for name in found_in(directory, secrets)}
+        found = found_in(tmp_path, [STRUCTURE.encode()])
+        assert {".db", ".duckdb", ".parquet"} <= {Path(name).suffix for name in found}  # whatever packs what it holds
         ledger.erase_user("t", "ada", **ASKED)
         step(url, ledger)
         assert set() == found_in(directory, secrets)
@@ -128,8 +70,7 @@ def test_nothing_that_opens_the_content_is_left_in_any_byte(directory: Path, url
             (message,) = views.history("t", "ada", sessions[0])
             assert (None, True) == (message.content, "erased" in (message.unreadable or ""))
             assert MARK == views.session("t", "bob", views.sessions("t", "bob").items[0].session_id).title
-    for place in (directory, tmp_path):
-        assert set() == found_in(place, [MARK.encode(), *secrets])
+    assert set() == found_in(tmp_path, [MARK.encode(), *secrets])
     assert set() != found_in(directory, others)
     assert 0 == shell("verify").code
 
@@ -200,7 +141,7 @@ def test_an_erasure_that_stops_at_any_step_goes_on(
     clock = Clock()
     with Ledger.open(url) as ledger:
         fill(ledger, "ada")
-        secrets = secrets_of(directory, "ada")
+        secrets = secrets_of(url, "ada")
         ledger.erase_user("t", "ada", **ASKED)
         real, stopped = getattr(owner, call), 0
 
@@ -235,7 +176,7 @@ def test_a_command_that_is_killed_is_carried_out_by_the_next(directory: Path, ur
     shell = Shell(directory)
     with Ledger.open(url) as ledger:
         sessions = {user: fill(ledger, user) for user in "abcdef"}
-    secrets = {user: secrets_of(directory, user) for user in sessions}
+    secrets = {user: secrets_of(url, user) for user in sessions}
     noted = directory / "erasures.db"
     for number, user in enumerate(sessions):
         with shell.started("erase", "user", "-t", "t", "-U", user, "--reason", "request") as erasing:
@@ -295,7 +236,7 @@ def test_a_tenant_is_erased_user_by_user_but_those_who_are_held(url: str, direct
             fill(ledger, user)
         ledger.set_limits("t", max_sessions=9)
         other = ledger.create_session("u", "ada", title="stays").session_id
-        secrets, held = secrets_of(directory, "ada"), secrets_of(directory, "bob")
+        secrets, held = secrets_of(url, "ada"), secrets_of(url, "bob")
         ledger.set_legal_hold("t", "bob", matter="case", **ASKED)
         ledger.erase_tenant("t", **ASKED)
         shown = step(url, ledger, clock)

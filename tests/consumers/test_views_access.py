@@ -16,6 +16,7 @@ from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.principals import system_user
 from session_ledger.security.access import READS, ROLES, Principal
 from session_ledger.security.port import Envelope
+from tests.ledger.conftest import KAFKA, url_of
 from tests.ledger.support import events
 
 OWN, FOREIGN, SECRET = "acme", "zoo", "my account is 4711"
@@ -44,10 +45,10 @@ def tell(ledger: Ledger, tenant: str) -> str:
     return identifier
 
 
-@pytest.fixture
-def told() -> Iterator[Told]:
-    """In memory."""
-    with Ledger.open("memory:") as ledger:
+@pytest.fixture(params=["memory", KAFKA])
+def told(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> Iterator[Told]:
+    """In memory, and on a real broker."""
+    with Ledger.open(url_of(request, tmp_path, ledger_name)) as ledger:
         session, foreign = tell(ledger, OWN), tell(ledger, FOREIGN)
         with Views.over(ledger.log, ledger.envelope) as views:
             yield Told(ledger, views, session, foreign)

@@ -9,7 +9,8 @@ import pytest
 KAFKA = pytest.param("kafka", marks=pytest.mark.kafka)
 
 
-def _url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
+def url_of(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
+    """The URL of a ledger on the log that the fixture's parameter names."""
     if request.param == "memory":
         return "memory:"
     if request.param == "sqlite":
@@ -20,16 +21,16 @@ def _url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> st
 @pytest.fixture(params=["memory", "sqlite", KAFKA])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
     """The URL of a ledger of one's own, on each log."""
-    return _url(request, tmp_path, ledger_name)
+    return url_of(request, tmp_path, ledger_name)
 
 
 @pytest.fixture(params=["sqlite", KAFKA])
 def durable_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
     """The same, on each log that keeps anything."""
-    return _url(request, tmp_path, ledger_name)
+    return url_of(request, tmp_path, ledger_name)
 
 
 @pytest.fixture(params=[KAFKA])
 def kafka_url(request: pytest.FixtureRequest, tmp_path: Path, ledger_name: str) -> str:
     """The URL of a ledger on Kafka."""
-    return _url(request, tmp_path, ledger_name)
+    return url_of(request, tmp_path, ledger_name)

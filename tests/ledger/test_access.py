@@ -26,6 +26,7 @@ from session_ledger.ledger.open import open_settings
 from session_ledger.ledger.principals import system_user, uid_of_xucred
 from session_ledger.ledger.socketplace import SOCKET_PATH_BYTES_MAX, socket_path
 from session_ledger.security.access import OWNER, ROLES, Principal
+from tests.ledger.conftest import KAFKA
 from tests.ledger.process import ROOT, line, started
 from tests.ledger.support import events
 from tests.security.test_access import COMMANDS_BY_ROLES, FOREIGN, OWN, each, may
@@ -70,7 +71,7 @@ def command(ledger: Ledger, name: str, tenant: str) -> Command:
         "CheckQuota": lambda: whose | _quota(boss, tenant, user),
         "ReportQuota": lambda: whose,
         "ReleaseQuota": lambda: whose | _reservation(boss, tenant, user),
-        "AcquireAgent": lambda: of_session | {"agent_type": _agent(boss, tenant)[0]},
+        "AcquireAgent": lambda: of_session | {"agent_type": _agent(boss, tenant, session)[0]},
         "ReleaseAgent": lambda: of_session | _lease(boss, tenant, user, session),
         "IssueAccessToken": lambda: of_session | {"token_digest": bytes(32)},
         "RotateAccessToken": lambda: of_session | _token(boss, tenant, user, session) | {"token_digest": b"1" * 32},
@@ -82,7 +83,7 @@ def command(ledger: Ledger, name: str, tenant: str) -> Command:
         "SetLimits": lambda: {"tenant": tenant, "max_sessions": 9},
         "SetRetention": lambda: {"tenant": tenant, **why},
         "RegisterAgent": lambda: {"tenant": tenant, "agent_type": "a", "agent_id": with_slot(new_id(1), 0)},
-        "RetireAgent": lambda: {"tenant": tenant, "agent_id": _agent(boss, tenant)[1]},
+        "RetireAgent": lambda: {"tenant": tenant, "agent_id": _agent(boss, tenant, session)[1]},
         "RotateSessionKey": lambda: of_session,
         "EraseSession": lambda: of_session | why,
         "EraseUser": lambda: whose | why,
@@ -119,13 +120,13 @@ def _reservation(boss: Ledger, tenant: str, user: str) -> dict[str, object]:
     return {"reservation_id": parse_id(held.reservation_id)}
 
 
-def _agent(boss: Ledger, tenant: str) -> tuple[str, bytes]:
-    kind = f"a{next(IDS)}"
-    return kind, parse_id(boss.register_agent(tenant, kind).agent_id)
+def _agent(boss: Ledger, tenant: str, session: bytes) -> tuple[str, bytes]:
+    kind, partition = f"a{next(IDS)}", slot_of_id(session) % (len(boss.positions()) - 1)
+    return kind, parse_id(boss.register_agent(tenant, kind, partition=partition).agent_id)
 
 
 def _lease(boss: Ledger, tenant: str, user: str, session: bytes) -> dict[str, object]:
-    kind, agent = _agent(boss, tenant)
+    kind, agent = _agent(boss, tenant, session)
     boss.acquire_agent(tenant, user, session, kind)
     return {"agent_id": agent}
 
@@ -182,13 +183,13 @@ def test_every_command_by_every_role_through_the_facade(url: str, role: str) -> 
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_command_by_every_role_through_the_socket(sqlite_url: str, role: str) -> None:
+def test_every_command_by_every_role_through_the_socket(durable_url: str, role: str) -> None:
     """The owner goes by its own settings and by the kernel's word, whatever the client thinks that it is."""
     boss = Principal("boss", OWNER)
     with (
-        Ledger.open(sqlite_url, principal=boss, principals=settings_of(role, OWN, f"{OWN}-EraseTenant")) as ledger,
-        Ledger.open(sqlite_url) as client,
-        Ledger.open(sqlite_url, principal=boss) as bold,
+        Ledger.open(durable_url, principal=boss, principals=settings_of(role, OWN, f"{OWN}-EraseTenant")) as ledger,
+        Ledger.open(durable_url) as client,
+        Ledger.open(durable_url, principal=boss) as bold,
     ):
         assert not client.is_owner
         for name, roles in ALL:
@@ -222,11 +223,11 @@ def test_what_the_ledger_sends_by_itself_is_nobodys(name: str) -> None:
         ledger.acting_as(principal("owner")).submit(one)
 
 
-def test_a_refusal_through_the_socket_says_who_the_kernel_says(sqlite_url: str) -> None:
+def test_a_refusal_through_the_socket_says_who_the_kernel_says(durable_url: str) -> None:
     """The owner's text and code reach the client."""
     with (
-        Ledger.open(sqlite_url, principal=Principal("boss", OWNER), principals=settings_of("auditor", OWN)),
-        Ledger.open(sqlite_url) as client,
+        Ledger.open(durable_url, principal=Principal("boss", OWNER), principals=settings_of("auditor", OWN)),
+        Ledger.open(durable_url) as client,
         pytest.raises(Forbidden) as refused,
     ):
         client.create_session(OWN, "u")
@@ -234,31 +235,31 @@ def test_a_refusal_through_the_socket_says_who_the_kernel_says(sqlite_url: str) 
     assert ("forbidden", False) == (refused.value.code, refused.value.retriable)
 
 
-def test_a_peer_who_is_not_listed_is_refused_everything(sqlite_url: str) -> None:
+def test_a_peer_who_is_not_listed_is_refused_everything(durable_url: str) -> None:
     """Commands, positions, sweeps; and in a process of its own the ledger does not open."""
     others = settings_of("owner", user="somebody-else")
-    with Ledger.open(sqlite_url, principal=Principal("boss", OWNER), principals=others) as ledger:
+    with Ledger.open(durable_url, principal=Principal("boss", OWNER), principals=others) as ledger:
         before = ledger.positions()
-        with Ledger.open(sqlite_url) as client:
+        with Ledger.open(durable_url) as client:
             for run in (lambda: client.create_session(OWN, "u"), client.positions, client.expire_due):
                 with pytest.raises(Forbidden, match=f"{ME} is no principal"):
                     run()
         assert before == ledger.positions()
     with pytest.raises(Forbidden, match=f"{ME} is no principal"):
-        Ledger.open(sqlite_url, principals=others)
+        Ledger.open(durable_url, principals=others)
 
 
-def test_a_second_process_is_the_peer_that_it_is(sqlite_url: str) -> None:
+def test_a_second_process_is_the_peer_that_it_is(durable_url: str) -> None:
     """A process of the same user has that user's role."""
     boss = Principal("boss", OWNER)
     with (
-        Ledger.open(sqlite_url, principal=boss, principals=settings_of("service", "t")),
-        started(sqlite_url, "create", "2") as process,
+        Ledger.open(durable_url, principal=boss, principals=settings_of("service", "t")),
+        started(durable_url, "create", "2") as process,
     ):
         assert [False, False] == [line(process)["owner"], line(process)["owner"]]
     with (
-        Ledger.open(sqlite_url, principal=boss, principals=settings_of("auditor", "t")),
-        started(sqlite_url, "create", "1") as process,
+        Ledger.open(durable_url, principal=boss, principals=settings_of("auditor", "t")),
+        started(durable_url, "create", "1") as process,
     ):
         assert "may not run CreateSession of tenant t" in process.communicate(timeout=60)[1]
 
@@ -284,11 +285,16 @@ def as_user(uid: int, url: str, place: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_is_answered_by_role(shared_place: Path) -> None:
+@pytest.mark.parametrize("log", ["sqlite", KAFKA])
+def test_another_user_is_answered_by_role(
+    request: pytest.FixtureRequest, log: str, ledger_name: str, shared_place: Path
+) -> None:
     """Who may not enter the ledger's directory sends commands to the socket, and has the role of the kernel's word."""
     uid, stranger = 54321, 54322  # without names here
     directory, place = shared_place / "ledger", shared_place / "command.sock"
     url = f"sqlite:{directory}"
+    if log == "kafka":
+        url = f"kafka://{request.getfixturevalue('kafka')}/{ledger_name}?partitions=2&replica={directory}"
     listed = settings_of("service", OWN, user=f"uid {uid}")
     with Ledger.open(url, command_socket=place, principal=Principal("boss", OWNER), principals=listed) as ledger:
         assert 0o666 == place.stat().st_mode & 0o777
