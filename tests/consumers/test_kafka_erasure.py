@@ -170,6 +170,7 @@ def test_an_owner_that_is_killed_leaves_its_erasures_to_the_next(kafka: str, led
                 time.sleep(0.1)  # so that the service is at some of them
                 if number == len(users) - 3:
                     service.kill()
+                    service.wait(30)
                 with suppress(SessionLedgerError):
                     client.erase_user("t", user, command_id=asked[user], **ASKED)
                     taken.append(user)
