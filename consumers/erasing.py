@@ -16,7 +16,7 @@ from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.open import open_codec, open_log
 from session_ledger.ledger.settings import Settings
 from session_ledger.ledger.url import parse_url
-from session_ledger.security.tenant_keys import CACHED_S
+from session_ledger.security.elapsed import CACHED_S
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def open_eraser(url: str, settings: Settings, ledger: Ledger | None = None) -> I
                 vault,
                 directory,
                 partial(signing_key, place, settings, log),
-                cached_s=max(settings.keys_cached_s, CACHED_S),  # another process may have the default
+                cached_s=CACHED_S,  # whatever is set here: another process may keep keys that long
                 clock_us=machine_clock_us,
                 ledger=ledger,
             )

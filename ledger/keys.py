@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,7 +192,6 @@ def open_keys(directory: Path, ledger_name: str, settings: Settings, *, readonly
             cached_max=settings.keys_cached_max,
             wait_s=settings.key_service_wait_s,
             clock_us=machine_clock_us,
-            monotonic_s=time.monotonic,
         )
         yield Keys(vault, provider, tenants, Rotation(ledger_name, vault.tenants, tenants))
     finally:

@@ -17,6 +17,7 @@ from pydantic_settings import (
 from session_ledger.domain.errors import Misconfigured
 from session_ledger.domain.validate import Rules
 from session_ledger.security.access import EVERY_TENANT
+from session_ledger.security.elapsed import CACHED_S
 
 CONFIG_VARIABLE = "SESSION_LEDGER_CONFIG"
 CONFIG_FILE = "session-ledger.toml"
@@ -79,8 +80,9 @@ class Settings(BaseSettings):
     """AWS KMS: another URL than the region's own, such as a VPC endpoint's."""
     key_service_wait_s: float = Field(default=5.0, gt=0, le=60)
     """How long a command waits for the key service; then it fails with a retriable error, and nothing is recorded."""
-    keys_cached_s: float = Field(default=300.0, gt=0, le=86_400)
-    """How long a key that was unwrapped is used; then the vault is asked again, and for a tenant's key the service."""
+    keys_cached_s: float = Field(default=CACHED_S, gt=0, le=CACHED_S)
+    """How long a key that was unwrapped is used, 300 at most; then the vault is asked again, and for a tenant's key the
+    service."""
     keys_cached_max: int = Field(default=20_000, ge=16)
     """Unwrapped keys in memory: of data keys that seal, of data keys that opened, and of tenant keys, each."""
     session_key_age_max_s: float = Field(default=86_400.0, ge=0)

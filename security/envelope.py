@@ -13,6 +13,7 @@ from typing import cast
 from session_ledger.domain.errors import KeyNotStored, KeyUnavailable
 from session_ledger.domain.ids import format_id
 from session_ledger.security.data_keys import DataKeys, Unwrapped
+from session_ledger.security.elapsed import CACHED_S, elapsed_s
 from session_ledger.security.keys import AGE, REQUESTED, RESUMED, Places, PlainKey, Scope, SealingKey
 from session_ledger.security.opened_keys import OpenedKeys
 from session_ledger.security.port import DataKey, Envelope, Kept
@@ -27,7 +28,7 @@ from session_ledger.security.sealing import (
     scope_data,
     wrapping_data,
 )
-from session_ledger.security.tenant_keys import CACHED_S, WAIT_S, TenantKeys
+from session_ledger.security.tenant_keys import WAIT_S, TenantKeys
 from session_ledger.security.tenant_store import TenantKeyReplaced
 from session_ledger.security.vault import StoredKey, Vault
 from session_ledger.security.wrapping import Secret
@@ -64,7 +65,7 @@ class VaultEnvelope(Envelope):
         wait_s: float = WAIT_S,
         session_key_age_max_s: float | None = None,
         clock_us: Callable[[], int] = _now_us,
-        monotonic_s: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = elapsed_s,
     ) -> None:
         """`cached_s`: how long a key is used without asking for it again; `wait_s`: for a key service that is remote.
 

@@ -14,13 +14,13 @@ import base64
 import hmac
 import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from session_ledger.domain.errors import KeyServiceUnavailable, KeyUnavailable
 from session_ledger.domain.ids import is_pseudonym
+from session_ledger.security.elapsed import elapsed_s
 from session_ledger.security.port import Kept
 from session_ledger.security.pseudonym_store import PseudonymStore, Resealed, TenantKeyReplaced
 from session_ledger.security.pseudonyms import Pseudonyms, locked
@@ -122,7 +122,7 @@ class VaultPseudonyms(Pseudonyms):
         *,
         cached_s: float,
         cached_max: int,
-        monotonic_s: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = elapsed_s,
     ) -> None:
         self._store = store
         self._tenants = tenants

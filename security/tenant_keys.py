@@ -8,7 +8,6 @@ answered, it is used no more.
 from __future__ import annotations
 
 import os
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import NoReturn
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from session_ledger.domain.errors import KeyUnavailable, SessionLedgerError
+from session_ledger.security.elapsed import CACHED_S, elapsed_s
 from session_ledger.security.flights import Flights
 from session_ledger.security.provider import KeyProvider
 from session_ledger.security.sealing import KEY_BYTES, KEY_ID_BYTES, Nonces
@@ -25,7 +25,6 @@ from session_ledger.security.stored import TENANT_KEY_PREFIX, StoredTenantKey
 from session_ledger.security.tenant_store import TenantKeyStore
 from session_ledger.security.wrapping import Bound, Secret, open_user_v1, seal_user_v1, unwrap_v1, wrap_v1
 
-CACHED_S = 300.0  # five minutes: how long a key that was destroyed may still open something
 CACHED_MAX = 20_000
 WAIT_S = 5.0  # for the key service; KMS answers in some 10 ms
 
@@ -83,7 +82,7 @@ class TenantKeys:
         cached_max: int = CACHED_MAX,
         wait_s: float = WAIT_S,
         clock_us: Callable[[], int],
-        monotonic_s: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = elapsed_s,
     ) -> None:
         """`wait_s`: for the key service, where it is remote."""
         self.provider = provider

@@ -33,6 +33,7 @@ from session_ledger.ledger.log.kafka_types import (
 )
 from session_ledger.ledger.log.port import Record
 from session_ledger.ledger.log.recorder import RecordedPartition, check_batch
+from session_ledger.security.elapsed import elapsed_s
 
 BARRIER_TIMEOUT_S = 10.0  # a foreign transaction before the barrier is not waited for longer
 HANGING_S = 3.0  # a transaction of one's own id that is stuck before the barrier is ended after this
@@ -90,7 +91,7 @@ class KafkaPartition(RecordedPartition):
         producer: Producer | None = None
         try:
             producer = Producer(self._options, self._name, self._topic, max(self.partition, 0))
-            started_s = time.monotonic()
+            started_s = elapsed_s()
             sent = self._behind(producer.send([barrier()]))
             if not self._is_reached(sent.first_offset, HANGING_S):
                 # What hangs before may be of this id: a marker that a killed broker never wrote. The abort ends it;
@@ -253,14 +254,14 @@ class KafkaPartition(RecordedPartition):
     def prove_ownership(self) -> None:
         """See the port; the proof is no older than `proof_age_s`. Raises LogUnavailable if no broker answers."""
         self._assert_owner()
-        if time.monotonic() - self._proved_at_s <= PROOF_AGE_S:
+        if elapsed_s() - self._proved_at_s <= PROOF_AGE_S:
             return
         with self._lock:
             self._assert_owner()
-            if time.monotonic() - self._proved_at_s <= PROOF_AGE_S:
+            if elapsed_s() - self._proved_at_s <= PROOF_AGE_S:
                 return
             self._revive()
-            if time.monotonic() - self._proved_at_s <= PROOF_AGE_S:
+            if elapsed_s() - self._proved_at_s <= PROOF_AGE_S:
                 return
             try:
                 producer, sent, started_s = self._write([barrier()])  # a fenced producer's empty transaction succeeds
@@ -283,7 +284,7 @@ class KafkaPartition(RecordedPartition):
         """
         for again in (False, True):
             producer = self._revive()
-            started_s = time.monotonic()
+            started_s = elapsed_s()
             self._writing = True
             try:
                 return producer, self._behind(producer.send(messages)), started_s
@@ -308,7 +309,7 @@ class KafkaPartition(RecordedPartition):
         producer.discard()
 
     def _proved(self, sent: Sent, started_s: float) -> None:
-        """Note that this instance owned the partition at some instant after `started_s`."""
+        """Note that this instance owned the partition at some instant after `started_s` (of `elapsed_s`)."""
         self._proved_at_s = started_s
         if self._broker_clock and sent.broker_time_us is not None:
             self._clock_offset_us = sent.broker_time_us - time.monotonic_ns() // 1000
