@@ -148,6 +148,8 @@ def open_ledger(
         ids = None
         if registry is not None and take_over:  # first: nobody is put out for a process that can not serve
             ids = register(Library(), registry)
+        if take_over:
+            _assert_serves(place, chosen, registry, clock_us)
         opened = _log_or_client(place, chosen, take_over)
         if isinstance(opened, CommandClient):
             close_registry()
@@ -164,6 +166,32 @@ def open_ledger(
         close_registry()
         raise
     return facade(backend, log.name, log.durability)
+
+
+def _assert_serves(
+    place: LedgerUrl, settings: Settings, registry: Registry | None, clock_us: Callable[[], int]
+) -> None:
+    """Raise what would keep this process from serving a ledger, before its owner is put out for it.
+
+    Raises Misconfigured, KeyUnavailable. Where there is none, or none that can be reached, opening it tells that.
+    """
+    try:
+        log = open_log(place, settings, write=False)
+    except LogUnavailable:
+        return
+    try:
+        if not any(partition.end() for partition in log.partitions):
+            return
+        if settings.encryption == "none":
+            _assert_unsealed(log, codec_of(log, registry))
+        envelope, close = open_envelope(place.directory, log.name, settings, readonly=True, recorded=True)
+        try:
+            open_edge(envelope, settings, log.name, clock_us, recorded=True)
+            envelope.account_key("", "")  # the ledger's own: told at once where it does not open
+        finally:
+            close()
+    finally:
+        log.close()
 
 
 def only_by_socket(directory: Path | None, settings: Settings) -> bool:

@@ -24,6 +24,7 @@ import pytest
 from session_ledger.domain.commands import AddMessage, CreateSession
 from session_ledger.domain.errors import (
     InvalidInput,
+    KeyUnavailable,
     LogUnavailable,
     Misconfigured,
     NotOwner,
@@ -38,6 +39,7 @@ from session_ledger.domain.results import Result
 from session_ledger.ledger import wire
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.socketplace import socket_path
+from session_ledger.security.keyring import Keyring
 from tests.ledger.process import line, lines, started
 from tests.ledger.support import Clock, assert_folds_equal_the_log, events, fresh_id, judged, shards_of, stored
 
@@ -252,6 +254,25 @@ def test_the_fenced_owner_answers_nothing_any_more(durable_url: str) -> None:
         assert_folds_equal_the_log(new)
     with Ledger.open(durable_url) as again:
         assert_folds_equal_the_log(again)
+
+
+@pytest.mark.parametrize("lost", ["keyring.json", "vault.db"])
+def test_nobody_is_put_out_for_a_process_that_has_not_the_keys(durable_url: str, directory: Path, lost: str) -> None:
+    """Nor for one whose settings do not fit the ledger: it is told what is wrong, and the owner goes on."""
+    with Ledger.open(durable_url) as owner:
+        session = owner.create_session("t", "u", title="x").session_id
+        (directory / lost).rename(directory / "elsewhere")
+        with pytest.raises(Misconfigured, match=str(directory / lost)):
+            Ledger.open(durable_url, take_over=True)
+        if lost == "keyring.json":
+            Keyring.open_or_create(directory / lost)
+            with pytest.raises(KeyUnavailable):
+                Ledger.open(durable_url, take_over=True)
+        (directory / "elsewhere").rename(directory / lost)
+        for setting in ({"pseudonyms": True}, {"encryption": "none"}):
+            with pytest.raises(Misconfigured):
+                Ledger.open(durable_url, take_over=True, **setting)
+        assert 1 == owner.add_message("t", "u", session, role="user", content="still here").message_number
 
 
 def test_a_fenced_owner_that_lets_go_leaves_the_ledger_to_the_new_one(sqlite_url: str) -> None:
