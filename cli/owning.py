@@ -151,7 +151,7 @@ class _Trouble:
         import time
 
         from session_ledger.cli.output import clean, warn
-        from session_ledger.domain.errors import NotOwner, SessionLedgerError
+        from session_ledger.domain.errors import LogRefused, NotOwner, SessionLedgerError
 
         now_s = time.monotonic()
         try:
@@ -159,7 +159,7 @@ class _Trouble:
         except NotOwner:
             raise
         except SessionLedgerError as error:
-            if not error.retriable:
+            if not error.retriable and not isinstance(error, LogRefused):  # a permission can be given back
                 raise
             if self._since_s is None:
                 self._since_s, self._told_s = now_s, now_s

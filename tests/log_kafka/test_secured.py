@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from session_ledger import Ledger, Views
+from session_ledger.cli import owning
 from session_ledger.consumers.checkpointer import Checkpointer
 from session_ledger.domain.errors import AppendFailed, LogRefused, LogUnavailable, Misconfigured, SessionLedgerError
 from session_ledger.ledger.open import open_settings
@@ -234,12 +236,33 @@ def test_a_checkpointer_needs_what_is_documented(secured: SecuredBroker, url: st
         assert 2 == len(checkpointer.sign_all())
 
 
-def test_a_permission_that_is_taken_away_and_given_back(secured: SecuredBroker, url: str, ledger_name: str) -> None:
-    """A running owner refuses with the reason, records nothing, and goes on by itself when it may again."""
-    rules = documented("owner", ledger_name)
+def test_a_permission_that_is_taken_away_and_given_back(
+    secured: SecuredBroker,
+    url: str,
+    ledger_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A running owner refuses with the reason, records nothing, and goes on by itself when it may again.
+
+    A service does not end of it, and tells of both.
+    """
+    monkeypatch.setattr(owning, "OWNED_S", 0.2)
+    rules, stop = documented("owner", ledger_name), threading.Event()
     secured.allow("late", rules)
     with Ledger.open(url, kafka_client=client(secured, "late")) as ledger:
         ledger.create_session("t", "u")
+        service = threading.Thread(target=owning._sweep_until, args=(stop, ledger, 0.0, False), kwargs={"check": True})
+        service.start()
+        told = ""
+
+        def until_told(text: str) -> None:
+            nonlocal told
+            while text not in told:
+                assert (True, True) == (service.is_alive(), time.monotonic() < deadline_s), told
+                told += capsys.readouterr().err
+                time.sleep(0.05)
+
         secured.forbid("late", rules)
         deadline_s = time.monotonic() + 20
         says = ""
@@ -249,6 +272,7 @@ def test_a_permission_that_is_taken_away_and_given_back(secured: SecuredBroker, 
                 ledger.create_session("t", "u")
             except (AppendFailed, LogUnavailable) as error:
                 says = str(error)
+        until_told("docs/operations.md")
         secured.allow("late", rules)
         while True:
             try:
@@ -257,4 +281,7 @@ def test_a_permission_that_is_taken_away_and_given_back(secured: SecuredBroker, 
             except (AppendFailed, LogUnavailable):
                 assert time.monotonic() < deadline_s
                 time.sleep(0.1)
+        until_told("the log can be used again")
+        stop.set()
+        service.join()
         assert_folds_equal_the_log(ledger)
