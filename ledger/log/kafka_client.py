@@ -159,18 +159,25 @@ class Cluster:
         while True:
             try:
                 if at not in self._leaders:
-                    (facts,) = self._admin.describe_topics([topic])
-                    self._leaders[at] = facts["partitions"][partition]["leader_id"]
+                    self._leaders[at] = self._leader(topic, partition)
                 found = self.ask(request, self._leaders[at]).topics[0].partitions[0]
                 if not found.error_code:
                     return int(found.offset)
                 with translated(f"asking for an offset of {topic}-{partition}"):
                     raise kafka_errors.for_code(found.error_code)()
-            except (BrokerAway, kafka_errors.KafkaError, IndexError) as error:
+            except (BrokerAway, kafka_errors.KafkaError) as error:
                 self._leaders.pop(at, None)  # it has moved, or comes back
                 if time.monotonic() > deadline_s:
-                    raise BrokerAway(f"asking for an offset of {topic}-{partition}: {said(error)}") from error
+                    what = str(error) if isinstance(error, BrokerAway) else said(error)
+                    raise BrokerAway(f"asking for an offset of {topic}-{partition}: {what}") from error
                 time.sleep(0.1)
+
+    def _leader(self, topic: str, partition: int) -> int:
+        (facts,) = self._admin.describe_topics([topic])
+        leaders = {one["partition_index"]: int(one["leader_id"]) for one in facts["partitions"]}
+        if partition not in leaders:
+            raise BrokerAway(f"the brokers know no {topic}-{partition}: was the topic deleted?")
+        return leaders[partition]
 
     def ask(self, request: Any, node: int | None = None, timeout_ms: int = REQUEST_TIMEOUT_MS) -> Any:
         """Send a protocol request to that broker (None: any) and return its answer."""

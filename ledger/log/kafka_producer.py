@@ -279,7 +279,9 @@ class Producer:
     def _leader_node(self, deadline_s: float) -> int:
         node: int | None = self._manager.cluster.leader_for_partition(self._at)
         if node is None or node < 0:
-            raise kafka_errors.LeaderNotAvailableError(f"{self._topic}-{self._partition} has no leader")
+            raise kafka_errors.LeaderNotAvailableError(
+                f"{self._topic}-{self._partition} has no leader, or is not there any more"
+            )
         return node
 
     def _coordinator_node(self, deadline_s: float) -> int:

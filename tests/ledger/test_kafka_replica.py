@@ -15,12 +15,14 @@ from session_ledger.domain.errors import (
     InvalidInput,
     KeyUnavailable,
     LogCorrupt,
+    LogUnavailable,
     ProjectionForeign,
     SessionLedgerError,
     SessionNotFound,
 )
 from session_ledger.domain.ids import parse_id
 from session_ledger.domain.results import Result
+from session_ledger.ledger.log import kafka_client
 from tests.cli.shell import Shell
 from tests.ledger.support import assert_folds_equal_the_log, keys_in_vault, partition_folds, shard_of, stored
 
@@ -121,6 +123,19 @@ def test_removed_records_stop_owner_and_views_by_name(
         pytest.raises(SessionLedgerError, match=gone),
     ):
         views.sessions("t", "u")
+
+
+def test_a_topic_that_is_deleted_under_a_reader_is_named(
+    kafka: str, ledger_name: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits as for a broker that is away, and says that the topic is not there."""
+    monkeypatch.setattr(kafka_client, "COORDINATOR_TIMEOUT_S", 0.5)
+    url = url_of(kafka, ledger_name, directory)
+    filled(url)
+    with Views.open(url) as views:
+        delete(kafka, ledger_name)
+        with pytest.raises(LogUnavailable, match=f"the brokers know no {ledger_name}.events-0: was the topic deleted"):
+            views.sessions("t", "u")
 
 
 def test_what_is_too_large_is_refused_and_what_is_large_passes(kafka: str, ledger_name: str, directory: Path) -> None:
