@@ -64,11 +64,14 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 
 class SecuredBroker(Broker):
-    """Its listener at `secured` wants TLS and SASL; on the plain one everybody may do everything, as a test must."""
+    """Its listener at `secured` wants TLS and SASL, that at `mutual` a certificate of the authority's.
+
+    On the plain one everybody may do everything, as a test must.
+    """
 
     def __init__(self, data: Path, users: dict[str, str]) -> None:
         """`users`: name to password, known to every mechanism."""
-        self.secured = f"127.0.0.1:{free_port()}"
+        self.secured, self.mutual = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.authority = Authority(data, "authority")
         plain = " ".join(f'user_{name}="{password}"' for name, password in users.items())
         scram = [
@@ -78,20 +81,26 @@ class SecuredBroker(Broker):
             for argument in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
         ]
         super().__init__(data, form=scram)
-        ours = "listener.name.secured"
+        ours, mutual = "listener.name.secured", "listener.name.mutual"
+        listeners = f"PLAINTEXT://{self.bootstrap},SECURED://{self.secured},MUTUAL://{self.mutual}"
+        certificate = str(self.authority.keystore(data / "broker.pem", "broker"))
         self.properties |= {
-            "listeners": f"PLAINTEXT://{self.bootstrap},SECURED://{self.secured},"
-            f"CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap},SECURED://{self.secured}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SECURED:SASL_SSL,CONTROLLER:PLAINTEXT",
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{self.controller_port}",
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SECURED:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT",
             "authorizer.class.name": AUTHORIZER,
             "super.users": "User:ANONYMOUS",  # the controller, the broker itself and the test
             f"{ours}.ssl.keystore.type": "PEM",
-            f"{ours}.ssl.keystore.location": str(self.authority.keystore(data / "broker.pem", "broker")),
+            f"{ours}.ssl.keystore.location": certificate,
             f"{ours}.sasl.enabled.mechanisms": ",".join(MECHANISMS),
             f"{ours}.plain.sasl.jaas.config": f"{LOGIN}.plain.PlainLoginModule required {plain};",
             f"{ours}.scram-sha-256.sasl.jaas.config": f"{LOGIN}.scram.ScramLoginModule required;",
             f"{ours}.scram-sha-512.sasl.jaas.config": f"{LOGIN}.scram.ScramLoginModule required;",
+            f"{mutual}.ssl.keystore.type": "PEM",
+            f"{mutual}.ssl.keystore.location": certificate,
+            f"{mutual}.ssl.truststore.type": "PEM",
+            f"{mutual}.ssl.truststore.location": str(self.authority.file),
+            f"{mutual}.ssl.client.auth": "required",
         }
 
     def allow(self, user: str, rules: str) -> None:

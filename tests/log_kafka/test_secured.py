@@ -157,6 +157,33 @@ def test_what_the_brokers_refuse_is_said(secured: SecuredBroker, url: str, tmp_p
         assert not error.retriable
 
 
+def test_a_ledger_behind_certificates_of_both_sides(
+    secured: SecuredBroker, url: str, ledger_name: str, tmp_path: Path
+) -> None:
+    """The ACLs are those of the certificate's name; without one, or with another authority's, nobody is let in."""
+    url = url.replace(secured.secured, secured.mutual)
+    secured.allow("CN=served", documented("owner", ledger_name))
+
+    def by(authority: Authority, name: str) -> Options:
+        file = str(authority.keystore(tmp_path / f"{name}.pem", name))
+        trusted = {"security_protocol": "SSL", "ssl_cafile": str(secured.authority.file)}
+        return {**trusted, "ssl_certfile": file, "ssl_keyfile": file}
+
+    served = by(secured.authority, "served")
+    with Ledger.open(url, kafka_client=served) as ledger, Views.open(url, kafka_client=served) as views:
+        session = ledger.create_session("t", "u", title="hello")
+        assert "hello" == views.session("t", "u", session.session_id).title
+    without = {name: value for name, value in served.items() if name not in ("ssl_certfile", "ssl_keyfile")}
+    for options, says in (
+        (without, "see security_protocol, ssl_certfile and ssl_keyfile"),
+        (by(Authority(tmp_path, "foreign"), "served-too"), "see security_protocol, ssl_certfile and ssl_keyfile"),
+        (by(secured.authority, "another"), r"docs/operations\.md"),
+    ):
+        error = refused(url, options)
+        assert isinstance(error, LogRefused), error
+        assert re.search(says, str(error)), error
+
+
 def test_options_that_can_not_be_are_misconfigured(secured: SecuredBroker, url: str) -> None:
     """A file that is not there, a protocol that is none, a user without a password."""
     for options, says in (
