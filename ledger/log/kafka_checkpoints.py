@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 
 from session_ledger.domain.errors import LogCorrupt, LogUnavailable, NotOwner, ProjectionInUse
 from session_ledger.ledger.checkpoints import CheckpointLog, Kept
@@ -23,7 +23,6 @@ from session_ledger.ledger.log.kafka_types import BrokerAway, ClientOptions, Off
 
 CONTENT_TYPE = headers([("content-type", b"text/plain; charset=utf-8")])
 READ_TIMEOUT_S = 30.0  # without anything that comes; how long all takes grows with the topic (docs/proofs.md)
-POLL_S = 0.1
 BACK_OFFSETS, BACK_GROWS = 1000, 8  # back from the end for the newest: one answer of a broker, then ever more
 STABLE_TIMEOUT_S = 10.0
 ROLE = "checkpointer"
@@ -142,20 +141,14 @@ class KafkaCheckpoints(CheckpointLog):
         reader = Reader(self._options, self._topic, 0)
         try:
             reader.seek(start)
-            at, deadline_s = start, time.monotonic() + READ_TIMEOUT_S
-            while (offset := reader.offset()) < end:
-                if offset > at:
-                    at, deadline_s = offset, time.monotonic() + READ_TIMEOUT_S
-                elif time.monotonic() > deadline_s:
-                    raise BrokerAway(f"nothing came for {READ_TIMEOUT_S:g} s at offset {at}, and {end} is the end")
-                for fetched in reader.poll(POLL_S):
-                    if fetched.offset >= end:
-                        break
-                    try:
-                        kept = Kept(int(fetched.key or b""), (fetched.value or b"").decode())
-                    except ValueError as error:
-                        raise LogCorrupt(f"{self._topic}, offset {fetched.offset}: no checkpoint ({error})") from error
-                    found.append(kept)
+            for fetched in chain.from_iterable(reader.until(end, READ_TIMEOUT_S)):
+                if fetched.offset >= end:
+                    break
+                try:
+                    kept = Kept(int(fetched.key or b""), (fetched.value or b"").decode())
+                except ValueError as error:
+                    raise LogCorrupt(f"{self._topic}, offset {fetched.offset}: no checkpoint ({error})") from error
+                found.append(kept)
         finally:
             reader.close()
         return found

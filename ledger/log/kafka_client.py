@@ -7,7 +7,7 @@ is `ClientError` and its kinds, LogRefused and Misconfigured, not the client's o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, OffsetSpec, TopicPartition
@@ -43,6 +43,7 @@ from session_ledger.ledger.log.kafka_types import (
 )
 
 FETCH_WAIT_MS = 50  # a fetch at the end of the log holds its connection this long, so a seek waits for it
+POLL_S = 0.1  # one look for records; short, so that who reads on soon notices that it is to end
 POLL_RECORDS = 2_000
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1  # isolation levels
 JOIN_TIMEOUT_MS = 15_000  # a first join waits group.initial.rebalance.delay.ms, a later one for the other members
@@ -92,6 +93,19 @@ class Reader:
         with translated("the position of the reader"):
             offset: int = self._consumer.position(self._at, timeout_ms=REQUEST_TIMEOUT_MS)
         return offset
+
+    def until(self, end: int, patience_s: float, records: int = POLL_RECORDS) -> Iterator[Sequence[Fetched]]:
+        """What comes until that offset is reached, however long it takes. `poll` may give what stands behind it, too.
+
+        Raises BrokerAway where nothing comes for `patience_s`.
+        """
+        at, deadline_s = self.offset(), time.monotonic() + patience_s
+        while (offset := self.offset()) < end:
+            if offset > at:
+                at, deadline_s = offset, time.monotonic() + patience_s
+            elif time.monotonic() > deadline_s:
+                raise BrokerAway(f"nothing came for {patience_s:g} s at offset {at}, and {end} is the end")
+            yield self.poll(POLL_S, records)
 
     def close(self) -> None:
         """Release the connections."""

@@ -35,7 +35,6 @@ from session_ledger.ledger.log.port import Record
 from session_ledger.ledger.log.recorder import RecordedPartition, check_batch
 from session_ledger.security.elapsed import elapsed_s
 
-BARRIER_TIMEOUT_S = 10.0  # a foreign transaction before the barrier is not waited for longer
 HANGING_S = 3.0  # a transaction of one's own id that is stuck before the barrier is ended after this
 KNOWN_S = 2.5  # stable later than this after its commit began: a next owner may have ended it without its records
 STABLE_TIMEOUT_S = 15.0  # a commit that is not stable by then is of unknown outcome
@@ -98,7 +97,7 @@ class KafkaPartition(RecordedPartition):
                 # nothing of it was acknowledged, for it was never stable.
                 producer.abort()
                 sent = producer.send([barrier()])
-            end = self._reader.last_before(sent.first_offset, time.monotonic() + BARRIER_TIMEOUT_S)
+            end = self._reader.last_before(sent.first_offset)
             producer.abort()
         except BaseException as error:
             if producer is not None:

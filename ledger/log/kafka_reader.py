@@ -11,9 +11,10 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 from session_ledger.domain.errors import LedgerClosed, LogCorrupt, LogUnavailable
-from session_ledger.ledger.log.kafka_client import Cluster, Reader
+from session_ledger.ledger.log.kafka_client import POLL_S, Cluster, Reader
 from session_ledger.ledger.log.kafka_records import RecordCodec
 from session_ledger.ledger.log.kafka_types import BrokerAway, ClientOptions, Fetched, OffsetGone
 from session_ledger.ledger.log.port import Record
@@ -21,9 +22,8 @@ from session_ledger.ledger.log.port import Record
 CURSORS_MAX = 2  # a follower and a look-up; each holds connections
 INDEX_EVERY = 1_000  # positions between two entries of the map
 SKIP_MAX = 2_000  # positions that are read and dropped rather than halved over
-POLL_S = 0.1  # one look for records; short, so that `close` is soon noticed
 STABLE_POLL_S = 0.001  # a commit's marker is written a moment after its answer, seldom more than 15 ms
-READ_TIMEOUT_S = 10.0  # for records that are known to be committed
+READ_TIMEOUT_S = 10.0  # for records that are known to be committed, and without anything that comes
 TAIL_OFFSETS = 64  # how far before the end the last record is looked for first
 
 
@@ -109,13 +109,13 @@ class PartitionReader:
         stable = self.stable_end()
         with self._cursor(None) as cursor:
             if stable > self._end_at[0]:
-                self._end_at = stable, self._last_before(cursor, stable, time.monotonic() + READ_TIMEOUT_S)
+                self._end_at = stable, self._last_before(cursor, stable)
             return self._end_at[1]
 
-    def last_before(self, offset: int, deadline_s: float) -> int:
-        """The position of the last record before that offset, which must become stable by the deadline."""
+    def last_before(self, offset: int) -> int:
+        """The position of the last record before that offset, which must become stable soon."""
         with self._cursor(None) as cursor:
-            return self._last_before(cursor, offset, deadline_s)
+            return self._last_before(cursor, offset)
 
     def stable_end(self) -> int:
         """The last stable offset: every record before it is committed or aborted."""
@@ -149,15 +149,12 @@ class PartitionReader:
 
     def is_blank(self) -> bool:
         """Whether there is no committed record at all, one without a position included. Raises LogUnavailable."""
-        end, deadline_s = self.stable_end(), time.monotonic() + READ_TIMEOUT_S
+        end = self.stable_end()
         with self._cursor(None) as cursor, self._errors():
             cursor.reader.seek(0)
-            while cursor.reader.offset() < end:
-                for fetched in cursor.reader.poll(POLL_S, records=1):
-                    self._codec.decode(fetched)
-                    return False
-                if time.monotonic() > deadline_s:
-                    raise BrokerAway(f"offset {end} is not reached in {READ_TIMEOUT_S:g} s")
+            for fetched in chain.from_iterable(cursor.reader.until(end, READ_TIMEOUT_S, records=1)):
+                self._codec.decode(fetched)
+                return False
             return True
 
     # --- moving a cursor ------------------------------------------------------------------------------------------
@@ -241,19 +238,13 @@ class PartitionReader:
     def _first_from(self, reader: Reader, offset: int, end: int) -> tuple[int, int] | None:
         """(position, offset) of the first event at that offset or after it, None if there is none before `end`."""
         reader.seek(offset)
-        deadline_s, reached = time.monotonic() + READ_TIMEOUT_S, offset
-        while reader.offset() < end:
-            for fetched in reader.poll(POLL_S, records=1):
-                record = self._codec.decode(fetched)
-                if record is not None:
-                    return record.position, fetched.offset
-            if reader.offset() > reached:  # barriers, of which an idle partition may have had very many
-                deadline_s, reached = time.monotonic() + READ_TIMEOUT_S, reader.offset()
-            elif time.monotonic() > deadline_s:
-                raise BrokerAway(f"nothing could be read at offset {offset} within {READ_TIMEOUT_S:g} s")
+        for fetched in chain.from_iterable(reader.until(end, READ_TIMEOUT_S, records=1)):
+            record = self._codec.decode(fetched)
+            if record is not None:
+                return record.position, fetched.offset
         return None
 
-    def _last_before(self, cursor: Cursor, offset: int, deadline_s: float) -> int:
+    def _last_before(self, cursor: Cursor, offset: int) -> int:
         """Look back from an offset in growing steps until an event is found; reading always reaches the offset.
 
         It may take as long as it comes forward: an idle partition has had a barrier for each proof of ownership.
@@ -266,15 +257,10 @@ class PartitionReader:
                 start, step = max(offset - step, 0), step * 8
                 cursor.reader.seek(start)
                 expected: int | None = None
-                reached = start
-                while cursor.reader.offset() < offset:
-                    run = self._decoded(cursor.reader.poll(POLL_S), expected)
+                for fetched in cursor.reader.until(offset, READ_TIMEOUT_S):
+                    run = self._decoded(fetched, expected)
                     if run:
                         last, expected = run[-1].position, run[-1].position + 1
-                    elif cursor.reader.offset() > reached:
-                        reached, deadline_s = cursor.reader.offset(), time.monotonic() + READ_TIMEOUT_S
-                    elif time.monotonic() > deadline_s:
-                        raise BrokerAway(f"offset {offset} was not reached, only {cursor.reader.offset()}")
         return last
 
     # --- the cursors ----------------------------------------------------------------------------------------------

@@ -128,14 +128,14 @@ def test_however_many_there_are_they_are_read_as_long_as_some_come(
     assert ["note 7", "another"] == [writing.newest(partition) for partition in (0, 1)]
     poll = Reader.poll
 
-    def slowly(reader: Reader, timeout_s: float) -> Sequence[Fetched]:
+    def slowly(reader: Reader, timeout_s: float, records: int) -> Sequence[Fetched]:
         time.sleep(0.2)
         return poll(reader, timeout_s, 1)
 
     monkeypatch.setattr(kafka_checkpoints, "READ_TIMEOUT_S", 1.0)
     monkeypatch.setattr(Reader, "poll", slowly)
     assert notes == writing.read()
-    monkeypatch.setattr(Reader, "poll", lambda reader, timeout_s: [])
+    monkeypatch.setattr(Reader, "poll", lambda reader, timeout_s, records: [])
     with pytest.raises(LogUnavailable, match="nothing came for 1 s"):
         writing.read()
     writing.close()

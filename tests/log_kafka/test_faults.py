@@ -20,7 +20,7 @@ from session_ledger.domain.errors import (
     NotOwner,
     OutcomeUnknown,
 )
-from session_ledger.ledger.log import kafka_partition, kafka_producer
+from session_ledger.ledger.log import kafka_partition, kafka_producer, kafka_reader
 from session_ledger.ledger.log.kafka import KafkaLog
 from session_ledger.ledger.log.kafka_client import Cluster, Group
 from session_ledger.ledger.log.kafka_producer import Producer
@@ -205,7 +205,7 @@ def test_a_foreign_open_transaction_is_not_passed(storage: KafkaStorage, monkeyp
     with pytest.raises(OutcomeUnknown, match="not stable"):  # behind the open transaction no reader would see it
         log.partitions[0].append(batch(3, 3))
     log.close()
-    monkeypatch.setattr(kafka_partition, "BARRIER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(kafka_reader, "READ_TIMEOUT_S", 1.0)
     with pytest.raises(LogUnavailable) as refused:
         storage.open()
     abort_as_told(storage.bootstrap, str(refused.value))
