@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from session_ledger.cli.import_formats import RESERVED, ImportedChat, parse_chat
 from session_ledger.cli.import_source import Line, Source
@@ -15,13 +15,17 @@ from session_ledger.domain.commands import ImportedMessage, ImportSession, Json
 from session_ledger.domain.errors import (
     AppendFailed,
     CommandIdReused,
+    ContentGone,
+    HistoryErased,
     InvalidInput,
     OutcomeUnknown,
     Overloaded,
     SessionExists,
     SessionLedgerError,
+    SessionNotActive,
+    TooManyImports,
 )
-from session_ledger.domain.ids import derived_session_id, slot_of_user
+from session_ledger.domain.ids import derived_session_id, format_id, slot_of_user
 from session_ledger.domain.results import Result, SessionImported
 from session_ledger.domain.validate import Rules, validate
 from session_ledger.ledger.edge import EVENT_OVERHEAD_BYTES
@@ -35,6 +39,8 @@ RETRIES = 6
 RETRY_PAUSE_S = 0.2  # doubled each time: some 12 s in all
 FAILURES_KEPT = 1000  # in the summary; each is also told as it happens
 
+OF_A_LINE = (SessionExists, SessionNotActive, ContentGone, TooManyImports, InvalidInput, CommandIdReused)
+"""What the ledger says of one history; the others go on."""
 ID_KEY = f"{RESERVED}id"
 """The metadata key that holds the source's own id of a session, or the source and the line."""
 
@@ -92,9 +98,13 @@ class Importer:
         user: str,
         form: str,
         strict: bool,
+        include_erased: bool,
         on_failure: Callable[[Failure], None],
     ) -> None:
-        """`tenant` goes before what a line says, `default_tenant` and `user` count where it says nothing."""
+        """`tenant` goes before what a line says, `default_tenant` and `user` count where it says nothing.
+
+        `include_erased`: a history that was erased is imported anew, under an id that follows from the erased one's.
+        """
         self.summary = Summary()
         self._ledger = ledger
         self._rules = rules
@@ -103,6 +113,7 @@ class Importer:
         self._user = user
         self._form = form
         self._strict = strict
+        self._include_erased = include_erased
         self._on_failure = on_failure
         self._window: deque[_Under] = deque()
         self._window_bytes = 0
@@ -211,16 +222,19 @@ class Importer:
 
     def _send_in_turn(self, file: str, line: int, first: list[ImportSession], rest: Iterator[ImportSession]) -> None:
         """A session in parts: each follows when the one before is recorded."""
-        added, new = 0, False
-        for command in [*first, *rest]:
+        added, new, session_id = 0, False, first[0].session_id
+        for part in [*first, *rest]:
+            command = replace(part, session_id=session_id)
             try:
                 future = self._submit(command)
             except InvalidInput as error:
                 self._failed(file, line, error)
                 return
-            result = self._outcome(_Under(future, command, file, line, 0))
+            under = _Under(future, command, file, line, 0)
+            result = self._outcome(under)
             if result is None:
                 return
+            session_id = under.command.session_id
             added += result.added
             new = new or result.created or result.added > 0
         self._count(added, new)
@@ -232,23 +246,27 @@ class Importer:
 
     def _outcome(self, under: _Under) -> SessionImported | None:
         """The result; None where the line failed. What may succeed later is repeated, which is harmless here."""
-        for attempt in range(RETRIES + 1):
+        attempt = 0
+        while True:
             try:
                 result = under.future.result()
                 assert isinstance(result, SessionImported)
                 return result
-            except (SessionExists, InvalidInput, CommandIdReused) as error:
-                self._failed(under.file, under.line, error)
-                return None
+            except OF_A_LINE as error:
+                if not isinstance(error, HistoryErased) or not self._include_erased:
+                    self._failed(under.file, under.line, error)
+                    return None
+                under.command = _anew(under.command)
             except (AppendFailed, OutcomeUnknown, Overloaded):
                 if attempt == RETRIES:
                     raise
                 time.sleep(RETRY_PAUSE_S * 2**attempt)
-                under.future = self._submit(under.command)
-        raise AssertionError("the last attempt returns or raises")
+                attempt += 1
+            under.future = self._submit(under.command)
 
     def _failed(self, file: str, line: int, error: SessionLedgerError) -> None:
-        failure = Failure(file, line, error.code, str(error))
+        hint = " (--include-erased gives it one)" if isinstance(error, HistoryErased) else ""
+        failure = Failure(file, line, error.code, f"{error}{hint}")
         self.summary.failed += 1
         if len(self.summary.failures) < FAILURES_KEPT:
             self.summary.failures.append(failure)
@@ -262,6 +280,12 @@ def session_id_of(tenant: str, user: str, source_id: str, created_at: int | None
     """The id of an imported session: from its user, the source's id and when it was created; not from what was said."""
     source = f"{len(tenant)}:{tenant}{len(user)}:{user}{source_id}"
     return derived_session_id(source, max(created_at or 0, 0), slot_of_user(tenant, user))
+
+
+def _anew(command: ImportSession) -> ImportSession:
+    """The same history under the next id: it follows from the one that was erased, so that repeats find it."""
+    erased = format_id(command.session_id)
+    return replace(command, session_id=session_id_of(command.tenant, command.user, erased, command.occurred_at))
 
 
 def _size(messages: tuple[ImportedMessage, ...]) -> int:

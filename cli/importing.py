@@ -47,6 +47,10 @@ def import_chats(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first bad line, before anything of it is recorded.")
     ] = False,
+    include_erased: Annotated[
+        bool,
+        typer.Option("--include-erased", help="Import what was erased since it was imported anew, as new sessions."),
+    ] = False,
     url: Url = None,
     take_over: TakeOver = False,
     as_json: AsJson = False,
@@ -55,8 +59,8 @@ def import_chats(
 
     OpenAI chat ({"messages": [...], "id"?, "user_id"?, "created_at"?, "metadata"?}) or ShareGPT ({"conversations":
     [...]}), one JSON object a line, or one JSON array of them. Importing again adds nothing: a session's id follows
-    from the tenant, the user and the line's id, or else from the source's name and the line's number. A bad line is
-    reported and the rest goes on (exit code 1).
+    from the tenant, the user and the line's id, or else from the source's name and the line's number. A bad line, and
+    one whose session was erased since, is reported and the rest goes on (exit code 1).
     """
     from session_ledger.cli.import_formats import FORMATS
 
@@ -69,7 +73,7 @@ def import_chats(
     for file in files:
         _must_be_readable(file)
     started = time.perf_counter()
-    summary, stopped_by = _run(files, tenant, user, source, form, strict, url, take_over, as_json)
+    summary, stopped_by = _run(files, tenant, user, source, form, strict, include_erased, url, take_over, as_json)
     _report(summary, time.perf_counter() - started, as_json, stopped_by)
     if stopped_by is None:
         raise typer.Exit(1 if summary.failed else 0)
@@ -99,6 +103,7 @@ def _run(
     source: str | None,
     form: str,
     strict: bool,
+    include_erased: bool,
     url: str | None,
     take_over: bool,
     as_json: bool,
@@ -120,6 +125,7 @@ def _run(
             user=user,
             form=form,
             strict=strict,
+            include_erased=include_erased,
             on_failure=_Teller(),
         )
         try:

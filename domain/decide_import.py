@@ -5,7 +5,7 @@ from __future__ import annotations
 from session_ledger.domain.commands import ImportSession, Prepared
 from session_ledger.domain.decision import Context, Decision, NewId, expire, key_unavailable, sealed_by_another
 from session_ledger.domain.errors import (
-    ContentGone,
+    HistoryErased,
     InvalidInput,
     SessionExists,
     SessionLedgerError,
@@ -33,7 +33,7 @@ def import_session(context: Context, command: ImportSession, prepared: Prepared,
     if session is None:
         if context.ended == IMPORTED and _is_erased(context, prepared, session_id):
             message = f"session {format_id(session_id)} was imported before, and its content was erased since"
-            return Decision([], ContentGone(f"{message}: where it may come back, import it under another id"))
+            return Decision([], HistoryErased(f"{message}: where it may come back, import it under another id"))
         if context.ended == IMPORTED:
             return Decision([], result=_nothing_added(prepared, session_id, complete=True))
         if context.ended is not None:

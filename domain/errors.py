@@ -172,6 +172,12 @@ class ContentGone(SessionLedgerError):
     code = "content_gone"
 
 
+class HistoryErased(ContentGone):
+    """The history was imported before, and its content was erased since. Under another id it comes as new."""
+
+    code = "history_erased"
+
+
 class NotErasable(SessionLedgerError):
     """The ledger seals nothing, so nothing in its log can be erased."""
 

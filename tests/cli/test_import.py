@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,12 @@ def summary(added: int, messages: int, there: int = 0, failed: int = 0) -> dict[
 
 def counts(document: dict[str, object]) -> dict[str, object]:
     return {name: document[name] for name in summary(0, 0)}
+
+
+def imported_of(shell: Shell, user: str) -> list[dict[str, Any]]:
+    """The user's imported sessions."""
+    ran = shell("sessions", "list", "-U", user, "--status", "imported", "--json")
+    return list(ran.json["sessions"])
 
 
 def test_each_line_becomes_a_session_with_its_times_and_importing_again_adds_nothing(
@@ -135,6 +142,39 @@ def test_a_long_history_comes_in_several_appends_and_reads_as_one(shell: Shell, 
     assert contents == [message["content"] for message in line["messages"]]
     created = shell("tail", "--type", "SessionCreated", "--json").lines
     assert 2 == len(created)
+
+
+def test_what_was_erased_is_imported_again_only_when_that_is_asked_for(shell: Shell, tmp_path: Path) -> None:
+    """The other lines go on; what is asked for comes back once, also when it is long, and again when it was erased."""
+    path = tmp_path / "chats.jsonl"
+    long = chat(*("x" * 500_000 for _ in range(6)), id="long", user_id="bob")
+    path.write_bytes(jsonl(chat("hello", "hi", id="a", user_id="alice"), long, chat("still", id="b", user_id="cy")))
+    assert summary(3, 9) == counts(shell("import", path, "--json").json)
+    (session,) = imported_of(shell, "alice")
+    assert 0 == shell("erase", "session", session["session_id"], "-U", "alice", "--reason", "r").code
+    assert 0 == shell("erase", "user", "-U", "bob", "--reason", "r").code
+
+    again = shell("import", path, "--json")
+    assert (1, summary(0, 0, there=1, failed=2)) == (again.code, counts(again.json))
+    refused = {(one["line"], one["code"]) for one in again.json["failures"]}
+    assert {(1, "history_erased"), (2, "history_erased")} == refused
+    assert "chats.jsonl:1: session" in again.err
+    assert "was erased since" in again.err
+    assert "--include-erased" in again.err
+
+    asked = shell("import", path, "--include-erased", "--json")
+    assert (0, summary(2, 8, there=1)) == (asked.code, counts(asked.json)), asked.err
+    assert summary(0, 0, there=3) == counts(shell("import", path, "--include-erased", "--json").json)
+    assert summary(0, 0, there=1, failed=2) == counts(shell("import", path, "--json").json)
+    messages = {user: sum(one["messages"] for one in imported_of(shell, user)) for user in ("alice", "bob", "cy")}
+    assert {"alice": 4, "bob": 12, "cy": 1} == messages
+    assert "hello" in shell("export").out
+    assert 0 == shell("erase", "user", "-U", "alice", "--reason", "r").code
+    assert summary(1, 2, there=2) == counts(shell("import", path, "--include-erased", "--json").json)
+    assert 0 == shell("erase", "tenant", "default", "--reason", "r").code
+    closed = shell("import", path, "--include-erased", "--json").json
+    assert {"content_gone"} == {one["code"] for one in closed["failures"]}
+    assert summary(0, 0, failed=3) == counts(closed)
 
 
 def test_one_id_twice_in_a_file_is_told(shell: Shell, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from session_ledger.domain.control import TenantSettings
 from session_ledger.domain.errors import (
     CommandIdReused,
     ContentGone,
+    HistoryErased,
     HoldNotFound,
     InvalidInput,
     NoAgentAvailable,
@@ -191,13 +192,13 @@ def test_history_that_was_erased_is_not_imported_again() -> None:
     assert [] == world.run(history).events
     erase(world, history.session_id).ok()
     refused = world.run_prepared(replace(world.prepare(history), key_is_new=True))
-    assert isinstance(refused.error, ContentGone)
+    assert isinstance(refused.error, HistoryErased)
     assert not isinstance(refused.error, SessionExists)
     other = replace(history, session_id=derived_session_id("other", world.now, slot_of_user(TENANT, USER)))
     world.run(other).ok()
     assert world.run_prepared(replace(world.prepare(other), key_is_new=True)).error is None  # of the same append
     world.run(c.EraseUser(**WHO, **ASKED)).ok()
-    assert isinstance(world.run_prepared(replace(world.prepare(other), key_is_new=True)).error, ContentGone)
+    assert isinstance(world.run_prepared(replace(world.prepare(other), key_is_new=True)).error, HistoryErased)
 
 
 def test_who_and_why_must_be_told() -> None:
