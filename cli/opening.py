@@ -123,24 +123,23 @@ def recorded_as(url: str, log: Log, tenant: str, user: str) -> str:
 
 
 def acknowledged(url: str) -> dict[int, int] | None:
-    """Partition to the position up to which everything is acknowledged, where only the owner knows (Kafka).
+    """Partition to the position up to which the owner has acknowledged, so that a log (Kafka) that lost some is told.
 
-    None: a reader goes by the log's own end, because it sees it (SQLite), or because the owner can not be asked, which
-    is told on stderr. Raises LogUnavailable where there is no ledger; none is made.
+    None: a reader goes by the log's own end, because nobody serves the ledger on this machine, or its owner can not
+    answer, which is told on stderr. Whatever was acknowledged stands before that end (docs/adr/0007).
     """
     from session_ledger.cli.output import clean, warn
     from session_ledger.consumers.projector import targets
-    from session_ledger.domain.errors import ClockUnreliable, LogUnavailable, NotOwner, OutcomeUnknown
-    from session_ledger.ledger.ledger import Ledger
+    from session_ledger.domain.errors import LogUnavailable, NotOwner, OutcomeUnknown
+    from session_ledger.ledger.open import owners_positions
     from session_ledger.ledger.url import parse_url
 
-    if parse_url(url).scheme != "kafka":
+    place = parse_url(url)
+    if place.scheme != "kafka":
         return None
-    chosen = settings()
-    _must_exist(url, chosen)
     try:
-        with Ledger.open(url, settings=chosen) as ledger:
-            return targets(ledger.positions())
-    except (NotOwner, OutcomeUnknown, ClockUnreliable, LogUnavailable) as error:
+        positions = owners_positions(place, settings())
+    except (NotOwner, OutcomeUnknown, LogUnavailable) as error:
         warn(f"as of what the log shows: its owner could not be asked ({clean(error)})")
         return None
+    return None if positions is None else targets(positions)

@@ -148,8 +148,13 @@ _REMEMBERED: dict[type[Command], Decide] = {
 }
 """Commands whose repeats answer what the first one did."""
 
-_OF_THE_ERASED: frozenset[type[Command]] = frozenset((EraseSession, EraseUser, SetLegalHold, LiftLegalHold))
-"""What an erased tenant may still be asked."""
+_OF_THE_ERASED: frozenset[type[Command]] = frozenset(
+    (
+        *(EraseSession, EraseUser, SetLegalHold, LiftLegalHold),
+        *(RevealContent, RecordAuditRead, ReportLeak, AcknowledgeLeak),
+    )
+)
+"""What may still be recorded of an erased tenant: who audits it, and what a hold keeps of it."""
 
 _NOT_REMEMBERED: dict[type[Command], Decide] = {
     ImportSession: import_session,  # its session id makes it idempotent

@@ -10,7 +10,7 @@ from session_ledger.domain.commands import (
     ReportLeak,
     RevealContent,
 )
-from session_ledger.domain.decision import Context, Decision, NewId, account_head, is_erased, nothing_new
+from session_ledger.domain.decision import Context, Decision, NewId, account_head, is_erased, matters_of, nothing_new
 from session_ledger.domain.errors import ContentGone, FindingNotFound, TooManyFindings
 from session_ledger.domain.events import AlertRaised, AuditRead, ContentRevealed, LeakAcknowledged, LeakFound
 from session_ledger.domain.ids import format_id
@@ -19,9 +19,15 @@ FINDINGS_MAX = 10_000  # remembered a user, some 1 MB: a repeat of one of them i
 
 
 def reveal_content(context: Context, command: RevealContent, prepared: Prepared, now: int, new_id: NewId) -> Decision:
-    """ContentRevealed. Whoever asked opens nothing before this is acknowledged, and nothing that was erased."""
+    """ContentRevealed. Whoever asked opens nothing before this is acknowledged, and nothing that was erased.
+
+    Of an erased tenant only what a legal hold keeps.
+    """
     if command.session_id is not None and is_erased(context, command.session_id):
         return Decision([], ContentGone(f"session {format_id(command.session_id)} was erased: nothing of it is shown"))
+    if context.settings.erased and not matters_of(context, command.session_id):
+        gone = f"tenant {command.tenant!r} was erased: nothing of it is shown but what a legal hold keeps"
+        return Decision([], ContentGone(gone))
     told = (command.session_id, command.revealed_by, command.reason, command.query_digest, command.fields)
     return Decision([ContentRevealed(*account_head(context, prepared, now, new_id), *told)])
 

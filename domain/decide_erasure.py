@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from session_ledger.domain.commands import EraseSession, EraseUser, LiftLegalHold, Prepared, SetLegalHold
-from session_ledger.domain.decision import Context, Decision, NewId, account_head, is_erased, nothing_new, release_held
+from session_ledger.domain.decision import (
+    Context,
+    Decision,
+    NewId,
+    account_head,
+    is_erased,
+    matters_of,
+    nothing_new,
+    release_held,
+)
 from session_ledger.domain.errors import ContentGone, HoldNotFound, InvalidInput, SessionNotFound, UnderLegalHold
 from session_ledger.domain.events import (
     ContentErased,
@@ -29,7 +38,7 @@ def erase_session(context: Context, command: EraseSession, prepared: Prepared, n
         return Decision([], SessionNotFound(f"session {format_id(session_id)}: no such session of this user"))
     if session_id in account.erased:
         return nothing_new(prepared)
-    matters = {*account.holds.get(b"", ()), *account.holds.get(session_id, ()), *context.settings.holds}
+    matters = matters_of(context, session_id)
     if matters:
         return _refused(context, command, session_id, matters, now, new_id)
     events = [] if session is None else _end(context, session, prepared, now, new_id)

@@ -122,6 +122,12 @@ def is_erased(context: Context, session_id: bytes) -> bool:
     return id_time_us(session_id) // MILLISECOND_US < account.erased_at // MILLISECOND_US
 
 
+def matters_of(context: Context, session_id: bytes | None) -> set[str]:
+    """The matters of the legal holds on that session, or (None) on all of the user, and on the tenant."""
+    holds = context.account.holds
+    return {*holds.get(b"", ()), *(holds.get(session_id, ()) if session_id else ()), *context.settings.holds}
+
+
 def key_unavailable(session_id: bytes) -> KeyUnavailable:
     """The command came without a seal by the session's own data key, because that is not to be had."""
     return KeyUnavailable(f"session {format_id(session_id)}: its data key is not to be had, so nothing can be sealed")

@@ -35,7 +35,11 @@ from session_ledger.security.sealing import plain_digest
 
 EVENT_OVERHEAD_BYTES = 2048  # an event without its texts, with ids of 256 bytes in key, value and headers, from above
 _body = msgspec.msgpack.Encoder(order="deterministic").encode
-_IN_THE_CLEAR = (c.SetLegalHold, c.LiftLegalHold, c.SetTenantHold, c.LiftTenantHold, c.SetRetention)
+_IN_THE_CLEAR = (
+    *(c.SetLegalHold, c.LiftLegalHold, c.SetTenantHold, c.LiftTenantHold, c.SetRetention),
+    *(c.RevealContent, c.RecordAuditRead, c.ReportLeak, c.AcknowledgeLeak),
+)
+"""Commands whose events say all of them: they need no key, and make none of a user or a tenant that was erased."""
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 _NO_METADATA: Mapping[str, str] = {}
 

@@ -7,11 +7,19 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from session_ledger.domain.commands import PublishSchema
-from session_ledger.domain.errors import Forbidden, LogUnavailable, Misconfigured, NotOwner, Overloaded
+from session_ledger.domain.errors import (
+    Forbidden,
+    KeyServiceUnavailable,
+    LogUnavailable,
+    Misconfigured,
+    NotOwner,
+    Overloaded,
+)
 from session_ledger.domain.results import Result
 from session_ledger.ledger.backend import Backend, Remote, Shards
 from session_ledger.ledger.commandsocket import Answering, CommandClient, CommandServer
@@ -32,6 +40,7 @@ from session_ledger.schemas.codec import Codec
 from session_ledger.schemas.library import Library
 from session_ledger.schemas.registry import Registry, register
 from session_ledger.security.access import Principal
+from session_ledger.security.port import Envelope
 
 if TYPE_CHECKING:
     from session_ledger.ledger.ledger import Ledger
@@ -187,7 +196,7 @@ def _assert_serves(
         envelope, close = open_envelope(place.directory, log.name, settings, readonly=True, recorded=True)
         try:
             open_edge(envelope, settings, log.name, clock_us, recorded=True)
-            envelope.account_key("", "")  # the ledger's own: told at once where it does not open
+            _assert_opens(envelope)
         finally:
             close()
     finally:
@@ -205,6 +214,29 @@ def only_by_socket(directory: Path | None, settings: Settings) -> bool:
     except OSError:
         return True
     return not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _assert_opens(envelope: Envelope) -> None:
+    """Raise KeyUnavailable where keyring or key service are another ledger's: by a key that each ledger has."""
+    with suppress(KeyServiceUnavailable):  # it may come back
+        envelope.account_key("", "")
+
+
+def owners_positions(place: LedgerUrl, settings: Settings) -> list[int] | None:
+    """`Ledger.positions` of the owner, asked through its command socket; None where nobody listens.
+
+    Never makes this process the owner. Raises what the owner answers, OutcomeUnknown where it ends meanwhile.
+    """
+    if place.directory is None or not socket_place(place.directory, settings.command_socket).path.exists():
+        return None
+    try:
+        client = _client(place.directory, settings, NotOwner(f"nobody serves {place.directory}"))
+    except NotOwner:
+        return None
+    try:
+        return client.positions()
+    finally:
+        client.close()
 
 
 def _client(directory: Path, settings: Settings, not_owner: NotOwner) -> CommandClient:
@@ -246,6 +278,8 @@ def _own(
     closing.insert(0, close_envelope)
     started: list[Shard] = []
     try:
+        if recorded:
+            _assert_opens(envelope)
         edge = open_edge(envelope, settings, log.name, clock_us, recorded=recorded)
         control_folds = ControlFolds(log.control, codec)
         control = Shard(log.control, control_folds, codec, envelope, settings, clock_us)

@@ -30,6 +30,8 @@ BY_THE_USER = frozenset(
 """What a user does, or what is done to serve one: recording it makes the way back. What is recorded about a user (an
 erasure, a hold, the reading of an audit, an attempt to be that user which failed) does not: it would bring back the way
 that an erasure destroyed."""
+AUDITS = frozenset((c.RevealContent, c.RecordAuditRead, c.ReportLeak, c.AcknowledgeLeak))
+"""About a user who is recorded: no key is made for it, so that none comes back of a tenant that was erased."""
 
 
 class PseudonymEdge(Edge):
@@ -57,6 +59,8 @@ class PseudonymEdge(Edge):
         if not isinstance(command, c.UserCommand) or not command.user or is_pseudonym(command.user):
             return super().prepare(command, answer)
         user = command.user
+        if type(command) in AUDITS:
+            return super().prepare(replace(command, user=self._recorded("user", command.tenant, user)), answer)
         pseudonym = self._pseudonyms.made(command.tenant, user)
         if isinstance(command, c.ImportSession):
             digest = self._pseudonyms.imported(command.tenant, command.session_id)
@@ -73,12 +77,13 @@ class PseudonymEdge(Edge):
         source = command.source_user
         if not source or is_pseudonym(source):
             return command
-        recorded = self._pseudonyms.recorded_as(command.source_tenant, source)
-        if recorded == source:
-            raise InvalidInput(
-                "source_user", "an id of a tenant that has recorded no user", "must be as it is recorded"
-            )
-        return replace(command, source_user=recorded)
+        return replace(command, source_user=self._recorded("source_user", command.source_tenant, source))
+
+    def _recorded(self, field: str, tenant: str, user: str) -> str:
+        recorded = self._pseudonyms.recorded_as(tenant, user)
+        if recorded == user:
+            raise InvalidInput(field, "an id of a tenant that has recorded no user", "must be as it is recorded")
+        return recorded
 
 
 def open_edge(envelope: Envelope, settings: Settings, name: str, clock: Callable[[], int], *, recorded: bool) -> Edge:

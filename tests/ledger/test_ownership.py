@@ -256,6 +256,19 @@ def test_the_fenced_owner_answers_nothing_any_more(durable_url: str) -> None:
         assert_folds_equal_the_log(again)
 
 
+def test_a_keyring_of_another_ledger_serves_nobody(sqlite_url: str, directory: Path) -> None:
+    """Told when it is opened, before a key of a new tenant is wrapped by it."""
+    with Ledger.open(sqlite_url) as ledger:
+        ledger.create_session("t", "u")
+    (directory / "keyring.json").rename(directory / "right.json")
+    Keyring.open_or_create(directory / "keyring.json")
+    with pytest.raises(KeyUnavailable, match="not in the keyring"):
+        Ledger.open(sqlite_url)
+    (directory / "right.json").rename(directory / "keyring.json")
+    with Ledger.open(sqlite_url) as ledger:
+        ledger.create_session("t", "v")
+
+
 @pytest.mark.parametrize("lost", ["keyring.json", "vault.db"])
 def test_nobody_is_put_out_for_a_process_that_has_not_the_keys(durable_url: str, directory: Path, lost: str) -> None:
     """Nor for one whose settings do not fit the ledger: it is told what is wrong, and the owner goes on."""
