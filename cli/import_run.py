@@ -40,7 +40,7 @@ RETRY_PAUSE_S = 0.2  # doubled each time: some 12 s in all
 FAILURES_KEPT = 1000  # in the summary; each is also told as it happens
 
 OF_A_LINE = (SessionExists, SessionNotActive, ContentGone, TooManyImports, InvalidInput, CommandIdReused)
-"""What the ledger says of one history; the others go on."""
+"""What the ledger says of one history; the others go on. Unfinished ones make room when they expire, not sooner."""
 ID_KEY = f"{RESERVED}id"
 """The metadata key that holds the source's own id of a session, or the source and the line."""
 
@@ -71,7 +71,7 @@ class Summary:
 
 
 class StrictStop(Exception):
-    """A bad line, and nothing after it is to be imported."""
+    """A bad line, and nothing after it is to be sent."""
 
 
 @dataclass(slots=True)
@@ -262,7 +262,16 @@ class Importer:
                     raise
                 time.sleep(RETRY_PAUSE_S * 2**attempt)
                 attempt += 1
-            under.future = self._submit(under.command)
+            under.future = self._submitted_again(under.command)
+
+    def _submitted_again(self, command: ImportSession) -> Future[Result]:
+        """Without settling others meanwhile: it is one of them that is being settled."""
+        for attempt in range(RETRIES):
+            try:
+                return self._ledger.submit(command)
+            except Overloaded:
+                time.sleep(RETRY_PAUSE_S * 2**attempt)
+        return self._ledger.submit(command)
 
     def _failed(self, file: str, line: int, error: SessionLedgerError) -> None:
         hint = " (--include-erased gives it one)" if isinstance(error, HistoryErased) else ""

@@ -222,7 +222,10 @@ def _report(summary: Summary, seconds: float, as_json: bool, stopped_by: BaseExc
         f"{summary.lines:,} lines in {seconds:.1f} s ({rate:,.0f} messages/s)"
     )
     if summary.stopped:
-        warn("stopped at the first bad line (--strict): nothing of it is recorded, what came before it is")
+        warn(
+            "stopped at the first bad line (--strict): nothing of it is recorded; what came before it is, and what was "
+            "under way behind it"
+        )
     elif stopped_by is not None:
         warn("stopped before the end: what is counted above is recorded; import again, that adds only what is missing")
     elif summary.failed:

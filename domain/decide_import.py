@@ -31,8 +31,9 @@ def import_session(context: Context, command: ImportSession, prepared: Prepared,
     session_id = command.session_id
     session = context.account.sessions.get(session_id)
     if session is None:
-        if context.ended == IMPORTED and _is_erased(context, prepared, session_id):
-            message = f"session {format_id(session_id)} was imported before, and its content was erased since"
+        begins = context.ended == IMPORTED or (context.ended is not None and command.first_message == 1)
+        if begins and _is_erased(context, prepared, session_id):
+            message = f"session {format_id(session_id)} was recorded before, and its content was erased since"
             return Decision([], HistoryErased(f"{message}: where it may come back, import it under another id"))
         if context.ended == IMPORTED:
             return Decision([], result=_nothing_added(prepared, session_id, complete=True))

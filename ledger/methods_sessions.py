@@ -209,5 +209,8 @@ class SessionMethods(Commands):
         return self._run(command, r.SessionKeyRotated)
 
     def import_session(self, command: c.ImportSession) -> r.SessionImported:
-        """Record a session's history after the fact. Raises SessionExists where the id holds another history."""
+        """Record a session's history after the fact.
+
+        Raises SessionExists where the id holds another history, HistoryErased where that history was erased since.
+        """
         return self._run(command, r.SessionImported)

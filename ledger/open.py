@@ -15,6 +15,7 @@ from session_ledger.domain.commands import PublishSchema
 from session_ledger.domain.errors import (
     Forbidden,
     KeyServiceUnavailable,
+    KeyUnavailable,
     LogUnavailable,
     Misconfigured,
     NotOwner,
@@ -180,23 +181,26 @@ def open_ledger(
 def _assert_serves(
     place: LedgerUrl, settings: Settings, registry: Registry | None, clock_us: Callable[[], int]
 ) -> None:
-    """Raise what would keep this process from serving a ledger, before its owner is put out for it.
+    """Raise where keys or settings do not serve the ledger, before its owner is put out: Misconfigured, KeyUnavailable.
 
-    Raises Misconfigured, KeyUnavailable. Where there is none, or none that can be reached, opening it tells that.
+    It costs a look at the control log. Where there is no ledger, or none that can be reached, opening it tells that.
     """
     try:
         log = open_log(place, settings, write=False)
     except LogUnavailable:
         return
     try:
-        if not any(partition.end() for partition in log.partitions):
+        if not log.control.read(0, 1):
             return
         if settings.encryption == "none":
             _assert_unsealed(log, codec_of(log, registry))
-        envelope, close = open_envelope(place.directory, log.name, settings, readonly=True, recorded=True)
+        envelope, close = open_envelope(place.directory, log.name, settings, readonly=True)
         try:
-            open_edge(envelope, settings, log.name, clock_us, recorded=True)
             _assert_opens(envelope)
+            asks = settings.pseudonyms and not envelope.pseudonyms.in_use()
+            recorded = asks and any(partition.end() for partition in log.partitions)
+            if recorded or not asks:  # else an owner may turn them on
+                open_edge(envelope, settings, log.name, clock_us, recorded=recorded)
         finally:
             close()
     finally:
@@ -217,9 +221,13 @@ def only_by_socket(directory: Path | None, settings: Settings) -> bool:
 
 
 def _assert_opens(envelope: Envelope) -> None:
-    """Raise KeyUnavailable where keyring or key service are another ledger's: by a key that each ledger has."""
+    """Raise KeyUnavailable where vault, keyring or key service are another ledger's: by a key that each ledger has."""
     with suppress(KeyServiceUnavailable):  # it may come back
-        envelope.account_key("", "")
+        if envelope.account_key("", "") is None:
+            raise KeyUnavailable(
+                "the vault holds no key of the ledger itself, which each has from its first record: it is another "
+                "ledger's, or was lost and made anew; restore it"
+            )
 
 
 def owners_positions(place: LedgerUrl, settings: Settings) -> list[int] | None:

@@ -188,6 +188,10 @@ class Cluster:
 
     def _leader(self, topic: str, partition: int) -> int:
         (facts,) = self._admin.describe_topics([topic])
+        error = kafka_errors.for_code(facts["error_code"])
+        if issubclass(error, kafka_errors.AuthorizationError):
+            with translated(f"asking for the leader of {topic}-{partition}"):
+                raise error(f"topic {topic}")
         leaders = {one["partition_index"]: int(one["leader_id"]) for one in facts["partitions"]}
         if partition not in leaders:
             raise BrokerAway(f"the brokers know no {topic}-{partition}: was the topic deleted?")

@@ -224,13 +224,13 @@ class KafkaPartition(RecordedPartition):
             except ProducerFailed as error:
                 raise AppendFailed(f"{self._name}: {error}; nothing was recorded") from error
             self._unsettled = records[0].batch_id, records[-1].position  # until it is known, whatever is raised
-            committing_s = time.monotonic()
+            committing_s = elapsed_s()
             try:
                 producer.commit()
                 # A commit is answered before its marker is written. A broker that is killed in between may never write
                 # it, and the next abort of this id would take the records back: so they are acknowledged when stable.
                 producer.await_stable(sent.last_offset, STABLE_TIMEOUT_S)
-                if time.monotonic() - committing_s > KNOWN_S:  # an abort makes it stable, too, and takes it back
+                if elapsed_s() - committing_s > KNOWN_S:  # an abort makes it stable, too, and takes it back
                     raise ProducerFailed(f"the commit took more than {KNOWN_S:g} s: another owner may have undone it")
             except ProducerFailed as error:
                 self._discard(producer)

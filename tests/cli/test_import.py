@@ -5,12 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from collections import Counter
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from session_ledger.cli import import_run
+from session_ledger.domain.commands import Command, ImportSession
+from session_ledger.domain.errors import Overloaded
+from session_ledger.domain.results import Result
+from session_ledger.ledger.ledger import Ledger
 from tests.cli.shell import Shell, chat, jsonl
 
 
@@ -175,6 +181,28 @@ def test_what_was_erased_is_imported_again_only_when_that_is_asked_for(shell: Sh
     closed = shell("import", path, "--include-erased", "--json").json
     assert {"content_gone"} == {one["code"] for one in closed["failures"]}
     assert summary(0, 0, failed=3) == counts(closed)
+
+
+def test_many_that_were_erased_come_back_through_a_queue_that_is_full(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are under way when each is sent again."""
+    path = tmp_path / "chats.jsonl"
+    path.write_bytes(jsonl(*(chat("hello", id=str(number), user_id="bob") for number in range(600))))
+    assert 0 == shell("import", path).code
+    assert 0 == shell("erase", "user", "-U", "bob", "--reason", "r").code
+    monkeypatch.setattr(import_run, "RETRY_PAUSE_S", 0.0)
+    submit, sent = Ledger.submit, Counter[bytes]()
+
+    def full(ledger: Ledger, command: Command) -> Future[Result]:
+        assert isinstance(command, ImportSession)
+        sent[command.session_id] += 1
+        if len(sent) > 600 and sent[command.session_id] == 1:  # they are under way, and each is sent again
+            raise Overloaded("the queue is full")
+        return submit(ledger, command)
+
+    monkeypatch.setattr(Ledger, "submit", full)
+    assert summary(600, 600) == counts(shell("import", path, "--include-erased", "--json").json)
 
 
 def test_one_id_twice_in_a_file_is_told(shell: Shell, tmp_path: Path) -> None:

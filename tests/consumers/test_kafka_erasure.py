@@ -31,7 +31,7 @@ from tests.cli.test_serving import line_of
 from tests.consumers.searched import ASKED, CACHED_S, MARK, STRUCTURE, fill, found_in, secrets_of, step
 from tests.ledger.support import Clock, events, fresh_id, stored
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 Owner = tuple[str, str]
 OWNERS = ("t", "ada"), ("t", "bob"), ("t", "cy"), ("gone", "dan"), ("gone", "eve")
 MARKED = 13  # texts that `fill` seals

@@ -201,6 +201,19 @@ def test_history_that_was_erased_is_not_imported_again() -> None:
     assert isinstance(world.run_prepared(replace(world.prepare(other), key_is_new=True)).error, HistoryErased)
 
 
+def test_an_unfinished_history_that_was_erased_is_told_as_that() -> None:
+    """By its first part; a later one is told that the session is over."""
+    world = World()
+    session_id = derived_session_id("chat", world.now, slot_of_user(TENANT, USER))
+    said = (c.ImportedMessage(role="user", content="hi"),)
+    part = c.ImportSession(**WHO, session_id=session_id, messages=said, final=False)
+    world.run(part).ok()
+    erase(world, session_id).ok()
+    assert isinstance(world.run_prepared(replace(world.prepare(part), key_is_new=True)).error, HistoryErased)
+    later = world.run(replace(part, first_message=2))
+    assert isinstance(later.error, SessionNotActive)
+
+
 def test_who_and_why_must_be_told() -> None:
     """Without either nothing is erased."""
     world = World()

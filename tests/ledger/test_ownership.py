@@ -40,6 +40,7 @@ from session_ledger.ledger import wire
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.socketplace import socket_path
 from session_ledger.security.keyring import Keyring
+from session_ledger.security.vault import SQLiteVault
 from tests.ledger.process import line, lines, started
 from tests.ledger.support import Clock, assert_folds_equal_the_log, events, fresh_id, judged, shards_of, stored
 
@@ -277,10 +278,9 @@ def test_nobody_is_put_out_for_a_process_that_has_not_the_keys(durable_url: str,
         (directory / lost).rename(directory / "elsewhere")
         with pytest.raises(Misconfigured, match=str(directory / lost)):
             Ledger.open(durable_url, take_over=True)
-        if lost == "keyring.json":
-            Keyring.open_or_create(directory / lost)
-            with pytest.raises(KeyUnavailable):
-                Ledger.open(durable_url, take_over=True)
+        Keyring.open_or_create(directory / lost) if lost == "keyring.json" else SQLiteVault(directory / lost).close()
+        with pytest.raises(KeyUnavailable):  # another ledger's
+            Ledger.open(durable_url, take_over=True)
         (directory / "elsewhere").rename(directory / lost)
         for setting in ({"pseudonyms": True}, {"encryption": "none"}):
             with pytest.raises(Misconfigured):

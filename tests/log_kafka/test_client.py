@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from session_ledger.domain.errors import LogUnavailable, NotOwner
+from session_ledger.ledger.log import kafka_partition
 from session_ledger.ledger.log.kafka_client import Cluster, Group
 from session_ledger.ledger.log.kafka_lease import SESSION_TIMEOUT_MS, WANTS, OwnerLease
+from session_ledger.ledger.log.kafka_partition import KafkaPartition
 from session_ledger.ledger.log.kafka_producer import Producer
 from session_ledger.ledger.log.kafka_records import barrier
-from session_ledger.ledger.log.kafka_types import Beat, ClientOptions, ProducerFailed
+from session_ledger.ledger.log.kafka_types import Beat, ClientOptions, ProducerFailed, Sent
+from session_ledger.security.elapsed import elapsed_s
 from tests.log_kafka.support import KafkaStorage
 
 pytestmark = pytest.mark.kafka
@@ -49,6 +52,30 @@ def test_a_fenced_transaction_is_not_committed(kafka: str) -> None:
         assert failure.value.fenced
         old.discard()
         new.close()
+
+
+def test_a_proof_of_ownership_is_old_when_the_machine_has_slept(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for anew then, however little this process has run meanwhile."""
+    slept_s, proofs = 0.0, 0
+    monkeypatch.setattr(kafka_partition, "elapsed_s", lambda: elapsed_s() + slept_s)
+    monkeypatch.setattr(kafka_partition, "PROOF_AGE_S", 60.0)
+    storage = KafkaStorage(kafka, partitions=1)
+    partition = storage.open().partitions[0]
+    assert isinstance(partition, KafkaPartition)
+    proved = partition._proved
+
+    def noted(sent: Sent, started_s: float) -> None:
+        nonlocal proofs
+        proofs += 1
+        proved(sent, started_s)
+
+    monkeypatch.setattr(partition, "_proved", noted)
+    for asleep_s in (0.0, 3600.0, 0.0):
+        slept_s += asleep_s
+        partition.prove_ownership()
+        partition.prove_ownership()
+    assert 1 == proofs
+    storage.close_all()
 
 
 def test_a_member_that_holds_keeps_its_place(kafka: str) -> None:

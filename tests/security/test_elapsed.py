@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from session_ledger.security import elapsed
 from session_ledger.security.elapsed import elapsed_s
 from session_ledger.security.envelope import VaultEnvelope
 from session_ledger.security.keyring import MemoryKeyring
@@ -18,6 +20,7 @@ def test_it_goes_on_while_the_machine_is_suspended() -> None:
     before = elapsed_s()
     up_s = float(Path("/proc/uptime").read_text().split()[0])
     assert before - 0.02 <= up_s <= elapsed_s() + 0.02  # told in hundredths
+    assert elapsed._CLOCK == time.CLOCK_BOOTTIME  # a machine that never slept shows no difference
 
 
 def test_keys_in_memory_go_by_it() -> None:
