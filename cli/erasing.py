@@ -195,6 +195,7 @@ def verify_receipt(
 
 def _show(shown: list[Progress], as_json: bool, *, nothing: str) -> None:
     from session_ledger.cli.output import clean, say, write_json
+    from session_ledger.consumers.erasure_receipt import none_found
     from session_ledger.domain.ids import format_id
 
     if as_json:
@@ -211,7 +212,8 @@ def _show(shown: list[Progress], as_json: bool, *, nothing: str) -> None:
         where = "the control log" if erasure.partition < 0 else f"partition {erasure.partition}"
         say(f"  recorded in {where}, position {erasure.position}, for {clean(erasure.requested_by)}")
         if erasure.destroyed_at is not None:
-            say("  its data keys are destroyed: what they sealed can not be opened any more")
+            gone = "its data keys are destroyed: what they sealed can not be opened any more"
+            say(f"  {gone if erasure.keys else none_found(erasure)}")
         for store, (detail, _) in sorted(one.confirmed.items()):
             say(f"  {store}: confirmed, {detail}")
         for store, detail in sorted(one.waiting.items()):

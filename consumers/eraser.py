@@ -41,10 +41,10 @@ from session_ledger.security.vault import Vault
 VAULT, CACHES, VIEWS, ANALYTICS = "vault", "key caches", "views", "analytics"
 STORES = (VAULT, CACHES, VIEWS, ANALYTICS)
 USERS, RECEIPT = "users", "receipt"  # waited for too, though they are no stores
-NONE_MADE = "none were made"
+NONE_MADE = "none are in the ledger's directory"
 LOCK_FILE = "erasing.lock"  # held by who appends the erasures of a tenant's users
 Published = tuple[dict[int, int] | None, str]
-NO_WAY_BACK = "; the way back from the pseudonym too"
+NO_WAY_BACK = "; the way back from the pseudonym is destroyed too"
 US_A_SECOND = 1_000_000
 ERASE_EVERY_S = 1.0  # how soon what was erased by another process is carried out
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from session_ledger.consumers import erasing
+from session_ledger.ledger.ledger import Ledger
 from tests.cli.shell import Shell
 
 
@@ -12,6 +14,50 @@ def created(shell: Shell, user: str = "ann", *options: object) -> str:
     ran = shell("sessions", "create", "-U", user, "--title", "x", *options, "--json")
     assert 0 == ran.code, ran.err
     return str(ran.json["session_id"])
+
+
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Erasures wait for no key in another process: there is none."""
+    monkeypatch.setattr(erasing, "CACHED_S", 0.0)
+
+
+def test_an_erasure_of_no_key_does_not_say_that_some_are_destroyed(shell: Shell, no_wait: None) -> None:
+    """Nor that none are left: the erasure leaves a new key of the account. Snapshots elsewhere are not confirmed."""
+    with Ledger.open(shell.url) as ledger:
+        ledger.erase_user("default", "nobody", requested_by="dpo", reason="r")
+        ledger.create_session("gone", "bob", title="x")
+        ledger.erase_tenant("gone", requested_by="dpo", reason="r")
+    shell("erase", "status")
+    out = shell("erase", "status", "--all").out
+    assert "  no data key was found that it covers\n" in out
+    assert "  no data key was found that it covers, beside those of its users\n" in out
+    assert 1 == out.count("its data keys are destroyed: what they sealed")
+    erased = shell("erase", "status", "--all", "--json").json["erasures"]
+    (receipt,) = [shell("erase", "receipt", one["erasure"]).out for one in erased if one["user"] == "nobody"]
+    assert "\ndata keys destroyed: no data key was found that it covers, by " in receipt
+    assert "\nconfirmed analytics: none are in the ledger's directory, " in receipt
+    assert "\nnot reached: views and snapshots in other directories or on other machines: " in receipt
+
+
+def test_a_receipt_names_exactly_who_was_erased_on_one_line(shell: Shell, no_wait: None) -> None:
+    """Users whose ids differ in a line end, a space or a backslash alone have different lines."""
+    users = ["u requested by God", "u\nrequested by God", "u  requested by God", r"u\x0arequested by God", "u\u2028x "]
+    with Ledger.open(shell.url) as ledger:
+        for user in users:
+            ledger.create_session("default", user)
+            ledger.erase_user("default", user, requested_by="dpo", reason="r")
+    shell("erase", "status")
+    erased = shell("erase", "status", "--all", "--json").json["erasures"]
+    receipts = {one["user"]: shell("erase", "receipt", one["erasure"]).out.split("\n") for one in erased}
+    assert [
+        "user u requested by God",
+        r"user u\x0arequested by God",
+        "user u  requested by God",
+        r"user u\\x0arequested by God",
+        r"user u\u2028x ",
+    ] == [receipts[user][3] for user in users]
+    assert {"requested by dpo"} == {receipt[4] for receipt in receipts.values()}
 
 
 @pytest.mark.parametrize(
