@@ -139,12 +139,12 @@ def status(
     with open_ledger(url) as ledger, open_eraser(url_of(url), settings(), ledger) as eraser:
         unfinished = eraser.step()
         shown = eraser.all_progress() if everything else unfinished
-        obstacles = eraser.obstacles
+        obstacles, empty = eraser.obstacles, eraser.store.empty()
     if obstacles and not unfinished:
         raise obstacles[0]
     for obstacle in obstacles:
         warn(f"session-ledger: erasures wait: {clean(obstacle)}")
-    _show(shown, as_json, nothing="every erasure is complete" if not everything else "nothing was erased")
+    _show(shown, as_json, nothing="nothing was erased" if empty else "every erasure is complete")
     raise typer.Exit(1 if unfinished else 0)
 
 
@@ -155,19 +155,27 @@ def receipt(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the signed receipt of an erasure that is complete."""
+    """Write the signed receipt of an erasure that is complete.
+
+    Exit code 1 where it is not complete yet.
+    """
     from session_ledger.cli.opening import settings, url_of
     from session_ledger.cli.output import say, write_file, write_json
     from session_ledger.consumers.erasing import open_eraser
-    from session_ledger.domain.errors import InvalidInput
+    from session_ledger.domain.errors import ErasureNotComplete, InvalidInput
     from session_ledger.domain.ids import parse_id
 
     with open_eraser(url_of(url), settings()) as eraser:
-        found = eraser.store.erasure(parse_id(erasure, "ERASURE"))
-    if found is None:
-        raise InvalidInput("ERASURE", "an id that is no erasure's", "must be one that `erase status --all` shows")
-    if found.receipt is None:
-        raise InvalidInput("ERASURE", "one that is not complete", "must be complete: see `session-ledger erase status`")
+        found = eraser.find(parse_id(erasure, "ERASURE"))
+        if found is None and eraser.obstacles:
+            raise eraser.obstacles[0]
+        if found is None:
+            raise InvalidInput("ERASURE", "an id that is no erasure's", "must be one that `erase status --all` shows")
+        if found.receipt is None:
+            waits = "; ".join(f"{store}: {what}" for store, what in sorted(eraser.waits_for(found).items()))
+            raise ErasureNotComplete(
+                f"the erasure {erasure} is not complete, so it has no receipt yet; waiting: {waits}"
+            )
     if out is not None:
         write_file(out, found.receipt)
     if as_json:

@@ -48,6 +48,7 @@ _EXIT: tuple[tuple[type[e.SessionLedgerError], int], ...] = (
     (e.HoldNotFound, FINDINGS),
     (e.ContentGone, FINDINGS),
     (e.NotErasable, FINDINGS),
+    (e.ErasureNotComplete, FINDINGS),
     (e.QueryFailed, USAGE),
     (e.QueryTimeout, FINDINGS),
     (e.LogCorrupt, FINDINGS),
@@ -75,6 +76,7 @@ _ADVICE: tuple[tuple[type[e.SessionLedgerError], str], ...] = (
     (e.LogTooNew, "Use the version of session-ledger that wrote it, or a newer one."),
     (e.LogCorrupt, "The log is not what the ledger wrote; `session-ledger verify` reports all that it finds."),
     (e.SigningKeyUnavailable, ""),  # it is neither in a keyring nor in a vault; the error says where it belongs
+    (e.ErasureNotComplete, "`session-ledger erase status` goes on with it."),
     (e.VaultBusy, "It passes: `session-ledger erase status` goes on with what waits."),
     (e.KeyUnavailable, "The keyring and the vault stand beside the log unless set otherwise (SESSION_LEDGER_KEYRING)."),
 )

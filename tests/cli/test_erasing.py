@@ -8,6 +8,8 @@ from session_ledger.consumers import erasing
 from session_ledger.ledger.ledger import Ledger
 from tests.cli.shell import Shell
 
+WHY = ("--reason", "r", "--by", "dpo")
+
 
 def created(shell: Shell, user: str = "ann", *options: object) -> str:
     """A session of the user."""
@@ -20,6 +22,31 @@ def created(shell: Shell, user: str = "ann", *options: object) -> str:
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Erasures wait for no key in another process: there is none."""
     monkeypatch.setattr(erasing, "CACHED_S", 0.0)
+
+
+def test_a_receipt_of_what_is_not_complete_says_what_is_waited_for(shell: Shell) -> None:
+    """Exit code 1: it is no mistake of usage. The log is followed where the record of erasures does not know it."""
+    session = created(shell)
+    ran = shell("erase", "session", session, "-U", "ann", *WHY, "--json")
+    (erased,) = ran.json["erasures"]
+    ran = shell("erase", "receipt", erased["erasure"], "--json")
+    assert (1, "erasure_not_complete") == (ran.code, ran.json["error"]["code"])
+    assert "waiting: key caches: 300 s" in ran.json["error"]["message"]
+    for path in shell.directory.glob("erasures.db*"):
+        path.unlink()
+    ran = shell("erase", "receipt", erased["erasure"])
+    assert (1, True) == (ran.code, "waiting: vault: its keys are destroyed, by the next step" in ran.err), ran.err
+    assert "`session-ledger erase status` goes on with it" in ran.err
+    assert 2 == shell("erase", "receipt", session).code
+
+
+def test_status_tells_nothing_erased_from_everything_complete(shell: Shell, no_wait: None) -> None:
+    """An operator who asks whether it was done is not told so of what was never asked for."""
+    session = created(shell)
+    assert "nothing was erased\n" == shell("erase", "status").out
+    assert 0 == shell("erase", "session", session, "-U", "ann", *WHY).code
+    assert "every erasure is complete\n" == shell("erase", "status").out
+    assert "erasure " == shell("erase", "status", "--all").out[:8]
 
 
 def test_an_erasure_of_no_key_does_not_say_that_some_are_destroyed(shell: Shell, no_wait: None) -> None:
