@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from session_ledger.consumers import erasing
@@ -18,10 +21,65 @@ def created(shell: Shell, user: str = "ann", *options: object) -> str:
     return str(ran.json["session_id"])
 
 
+def with_views_of_another_log(shell: Shell, tmp_path: Path) -> None:
+    """So that nothing which needs them can be opened."""
+    other = Shell(tmp_path / "other")
+    created(other)
+    assert 0 == other("sessions", "list").code
+    for path in shell.directory.glob("views.db*"):
+        path.unlink()
+    for path in other.directory.glob("views.db*"):
+        shutil.copy(path, shell.directory)
+
+
 @pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Erasures wait for no key in another process: there is none."""
     monkeypatch.setattr(erasing, "CACHED_S", 0.0)
+
+
+def test_what_is_recorded_and_not_carried_out_is_told_as_recorded(shell: Shell, tmp_path: Path) -> None:
+    """The eraser can not be opened: where the erasure stands, why, and who goes on; exit code 0, for it is recorded."""
+    sessions = [created(shell) for _ in range(2)]
+    with_views_of_another_log(shell, tmp_path)
+    ran = shell("erase", "session", sessions[0], "-U", "ann", *WHY)
+    assert 0 == ran.code, ran.err
+    for expected in (
+        "the erasure is recorded, by command ",
+        "partition 0, position 4",
+        "was built from the log",
+        "erase status",
+    ):
+        assert expected in ran.out
+    told = shell("erase", "session", sessions[1], "-U", "ann", *WHY, "--json").json
+    assert ([], 0, 6) == (told["erasures"], told["recorded"]["partition"], told["recorded"]["position"])
+    assert "was built from the log" in told["not_carried_out"]
+    assert 0 == shell("rebuild").code
+    shown = shell("erase", "status", "--json").json["erasures"]
+    assert sessions == [one["session_id"] for one in shown]
+    assert all(one["destroyed_at"] for one in shown)
+    created(shell)
+    again = shell("erase", "session", sessions[1], "-U", "ann", *WHY, "--json").json
+    assert ([], None) == (again["erasures"], again["not_carried_out"])
+    assert "that was erased before" in shell("erase", "session", sessions[1], "-U", "ann", *WHY).out
+
+
+def test_a_sweep_that_is_recorded_and_not_carried_out_says_so(shell: Shell) -> None:
+    """The record of erasures can not be opened; a sweep that found nothing could not run."""
+    session = created(shell)
+    shell("sessions", "end", session, "-U", "ann")
+    assert 0 == shell("retention", "set", "--after", "1ms", "--reason", "r").code
+    (shell.directory / "erasures.db").mkdir()
+    ran = shell("retention", "sweep")
+    assert 0 == ran.code, ran.err
+    assert "1 sessions erased" in ran.out
+    assert "this process can not carry it out: the record of erasures" in ran.out
+    assert "session-ledger erase status" in ran.out
+    assert 3 == shell("retention", "sweep").code
+    (shell.directory / "erasures.db").rmdir()
+    assert [session] == [one["session_id"] for one in shell("erase", "status", "--json").json["erasures"]]
+    again = shell("retention", "sweep", "--json").json
+    assert (0, None) == (again["erased"], again["not_carried_out"])
 
 
 def test_a_receipt_of_what_is_not_complete_says_what_is_waited_for(shell: Shell) -> None:
