@@ -58,6 +58,9 @@ def user(
     as_json: AsJson = False,
 ) -> None:
     """Erase a user: every session so far, and the account. Who comes back comes as new. It can not be undone."""
+    from session_ledger.cli.known import assert_user_known
+
+    assert_user_known(url, tenant, user)
 
     def erase(ledger: Ledger, who: str) -> Recorded:
         return ledger.erase_user(tenant, user, requested_by=who, reason=reason, command_id=command_id)
@@ -76,30 +79,14 @@ def tenant(
     as_json: AsJson = False,
 ) -> None:
     """Erase a tenant: it takes no command any more, and every user of it is erased. It can not be undone."""
-    _assert_known(tenant, url)
+    from session_ledger.cli.known import assert_tenant_known
+
+    assert_tenant_known(url, tenant)
 
     def erase(ledger: Ledger, who: str) -> Recorded:
         return ledger.erase_tenant(tenant, requested_by=who, reason=reason, command_id=command_id)
 
     _erase(erase, by, url, take_over, as_json)
-
-
-def _assert_known(tenant: str, url: str | None) -> None:
-    """Raise InvalidInput for a tenant of which nothing is recorded: a mistyped one would be closed for ever."""
-    from session_ledger.cli.opening import open_views
-    from session_ledger.domain.control import DEFAULTS
-    from session_ledger.domain.errors import InvalidInput
-
-    with open_views(url) as views:
-        known = (
-            views.tenant_sessions(tenant, status=None, limit=1).items
-            or views.user_quotas(tenant, limit=1, fresh=False).items
-            or views.agents(tenant, retired=True, limit=1, fresh=False).items
-            or views.authentication_failures(tenant, None, limit=1, fresh=False)
-            or views.limits(tenant, fresh=False)[0] != DEFAULTS
-        )
-    if not known:
-        raise InvalidInput("TENANT", f"{tenant[:60]!r}", "must be one that the ledger has recorded something of")
 
 
 def _erase(

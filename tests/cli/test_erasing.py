@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from session_ledger.consumers import erasing
+from session_ledger.domain.ids import new_id
+from session_ledger.ledger.clocks import machine_clock_us
 from session_ledger.ledger.ledger import Ledger
-from tests.cli.shell import Shell
+from session_ledger.ledger.principals import system_user
+from session_ledger.security.access import OWNER, Principal
+from tests.cli.shell import Shell, environment
+from tests.ledger.process import ROOT
 
 WHY = ("--reason", "r", "--by", "dpo")
 
@@ -64,6 +75,21 @@ def test_what_is_recorded_and_not_carried_out_is_told_as_recorded(shell: Shell, 
     assert "that was erased before" in shell("erase", "session", sessions[1], "-U", "ann", *WHY).out
 
 
+def test_a_user_is_erased_where_the_views_can_not_tell_who_is_known(shell: Shell, tmp_path: Path) -> None:
+    """It is said that it can not be told, and recorded all the same: a damaged copy keeps nobody's right."""
+    created(shell)
+    with_views_of_another_log(shell, tmp_path)
+    ran = shell("erase", "user", "-U", "ann", *WHY)
+    assert (0, True) == (ran.code, "the erasure is recorded" in ran.out), ran.err
+    assert "whether anything is recorded of this user can not be told" in ran.err
+    assert (3, []) == (shell("erase", "tenant", "default", *WHY).code, of_type(shell, "TenantErased"))
+
+
+def of_type(shell: Shell, kind: str) -> list[object]:
+    """The facts of that type."""
+    return shell("tail", "--type", kind, "--json").lines
+
+
 def test_a_sweep_that_is_recorded_and_not_carried_out_says_so(shell: Shell) -> None:
     """The record of erasures can not be opened; a sweep that found nothing could not run."""
     session = created(shell)
@@ -80,6 +106,83 @@ def test_a_sweep_that_is_recorded_and_not_carried_out_says_so(shell: Shell) -> N
     assert [session] == [one["session_id"] for one in shell("erase", "status", "--json").json["erasures"]]
     again = shell("retention", "sweep", "--json").json
     assert (0, None) == (again["erased"], again["not_carried_out"])
+
+
+@pytest.fixture
+def shared_place() -> Iterator[Path]:
+    """A directory that every user of the system may enter, and this one alone may write."""
+    place = Path(tempfile.mkdtemp(prefix="sl-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_who_may_only_reach_the_command_socket_erases(shared_place: Path) -> None:
+    """Users and tenants, known or not, for nobody can look; the owner's `erase status` carries it out."""
+    directory, place, uid = shared_place / "ledger", shared_place / "command.sock", 54321
+    shell, listed = Shell(directory), {f"uid {uid}": {"role": "operator", "tenants": ["t"]}}
+    with Ledger.open(shell.url, command_socket=place, principals=listed, principal=Principal("boss", OWNER)) as ledger:
+        ledger.create_session("t", "ann", title="x")
+        settings = {"COMMAND_SOCKET": str(place), "PRINCIPALS": json.dumps(listed)}
+        env = environment() | {f"SESSION_LEDGER_{name}": value for name, value in settings.items()}
+        command = [sys.executable, "-m", "tests.cli.peer", str(uid)]
+        asked = [["erase", "user", "-t", "t", "-U", user] for user in ("ann", "zed")] + [["erase", "tenant", "t"]]
+        given = json.dumps([[*one, "--reason", "r", "-u", shell.url] for one in asked])
+        done = subprocess.run([*command, given], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        assert [0, 0, 0] == json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
+        assert 3 == done.stdout.count("the erasure is recorded, by command")
+        assert 3 == done.stdout.count("this process can not carry it out")
+    shown = shell("erase", "status", "--json").json["erasures"]
+    assert {("t", "ann"), ("t", "zed"), ("t", None)} == {(one["tenant"], one["user"]) for one in shown}
+    assert all(one["destroyed_at"] for one in shown)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        ("quota", "set", "tokens", "9", "--period", "1h"),
+        ("limits", "set", "--max-sessions", "3"),
+        ("auth", "failed", "--method", "password", "--reason", "expired"),
+        ("hold", "set", "--matter", "m", "--reason", "r"),
+        ("sessions", "create"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_user_of_whom_nothing_is_recorded_is_not_erased(shell: Shell, known: tuple[str, ...]) -> None:
+    """A mistyped one is refused, of another tenant too; whoever is known by anything at all is not."""
+    created(shell)
+    for whose in (("-U", "any"), ("-U", "ann", "-t", "other")):
+        ran = shell("erase", "user", *whose, *WHY)
+        assert (2, True) == (ran.code, "nothing is recorded in tenant" in ran.err)
+    assert [] == of_type(shell, "ContentErased")
+    assert 0 == shell(*known, "-U", "any").code
+    assert (1 if known[0] == "hold" else 0) == shell("erase", "user", "-U", "any", *WHY).code
+
+
+def test_a_user_of_whom_only_a_key_is_left_is_erased(shell: Shell) -> None:
+    """The vault tells of what no view shows, such as a session that did not come about."""
+    created(shell)
+    with Ledger.open(shell.url) as ledger:
+        key = ledger.envelope.session_key("default", "any", new_id(machine_clock_us()), create=True)
+        assert key is not None
+        ledger.envelope.make_durable([key])
+    ran = shell("erase", "user", "-U", "any", *WHY, "--json")
+    assert (0, 1) == (ran.code, ran.json["erasures"][0]["keys_destroyed"]), ran.err
+
+
+def test_a_user_with_a_pseudonym_is_known_by_either_name(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also to who may not read content, and after an erasure; a mistyped name is known by neither."""
+    monkeypatch.setenv("SESSION_LEDGER_PSEUDONYMS", "true")
+    for user in ("ann", "bob"):
+        created(shell, user)
+    ann = shell("keys", "pseudonym", "-U", "ann").out.strip()
+    assert [2, 2] == [shell("erase", "user", "-U", user, *WHY).code for user in ("anne", ann[:-1] + "x")]
+    me = {system_user(): {"role": "operator", "tenants": ["default"]}}
+    monkeypatch.setenv("SESSION_LEDGER_PRINCIPALS", json.dumps(me))
+    asked = [shell("erase", "user", "-U", user, "--reason", "r") for user in ("ann", ann, "bob", "anne")]
+    assert [(0, ""), (0, ""), (0, "")] == [(ran.code, ran.err) for ran in asked[:3]]
+    assert (2, True) == (asked[3].code, "nothing is recorded in tenant" in asked[3].err)
 
 
 def test_a_receipt_of_what_is_not_complete_says_what_is_waited_for(shell: Shell) -> None:
