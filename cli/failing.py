@@ -48,6 +48,7 @@ _EXIT: tuple[tuple[type[e.SessionLedgerError], int], ...] = (
     (e.HoldNotFound, FINDINGS),
     (e.ContentGone, FINDINGS),
     (e.NotErasable, FINDINGS),
+    (e.ErasureNotComplete, FINDINGS),
     (e.QueryFailed, USAGE),
     (e.QueryTimeout, FINDINGS),
     (e.LogCorrupt, FINDINGS),
@@ -75,6 +76,7 @@ _ADVICE: tuple[tuple[type[e.SessionLedgerError], str], ...] = (
     (e.LogTooNew, "Use the version of session-ledger that wrote it, or a newer one."),
     (e.LogCorrupt, "The log is not what the ledger wrote; `session-ledger verify` reports all that it finds."),
     (e.SigningKeyUnavailable, ""),  # it is neither in a keyring nor in a vault; the error says where it belongs
+    (e.ErasureNotComplete, "`session-ledger erase status` goes on with it."),
     (e.VaultBusy, "It passes: `session-ledger erase status` goes on with what waits."),
     (e.KeyUnavailable, "The keyring and the vault stand beside the log unless set otherwise (SESSION_LEDGER_KEYRING)."),
 )
@@ -90,6 +92,12 @@ _OPTIONS = {
         "ttl_s": "ttl",
         "sensitive_ttl_ms": "sensitive-ttl",
         "sensitive_ttl_s": "sensitive-ttl",
+        "retention_ms": "after",
+        "retention_s": "after",
+        "sensitive_retention_ms": "sensitive",
+        "sensitive_retention_s": "sensitive",
+        "grace_ms": "grace",
+        "grace_s": "grace",
         "period_ms": "period",
         "period_s": "period",
         "quotas, a period_ms": "quota",
@@ -113,6 +121,8 @@ _WORDS = (
     ("a str of", "a text of"),
 )
 """What errors call things for callers in Python, and what people at a terminal call them."""
+_BY_ID = "; repeat "  # and so on: what is said to callers in Python, who have the id
+_ADDS_WHAT_IS_MISSING = dict.fromkeys(("import", "retention sweep", "expire"), ": it adds only what is missing")
 _NUMBER = re.compile(r"-?\b\d+(?:\.\d+)?\b")
 
 
@@ -121,15 +131,21 @@ def exit_code_of(error: e.SessionLedgerError) -> int:
     return next((code for cls, code in _EXIT if isinstance(error, cls)), COULD_NOT_RUN)
 
 
-def message_of(error: e.SessionLedgerError, command: str = "") -> str:
-    """What happened, to what, and what to do; one line, or two. `command`: was just run, and is not advised."""
+def message_of(error: e.SessionLedgerError, command: str = "", *, by_id: bool = True) -> str:
+    """What happened, to what, and what to do; one line, or two.
+
+    `command`: was just run, and is not advised, such as "erase status". `by_id`: it takes --command-id.
+    """
     text = text_of(error).rstrip(".") + "."
     advice = next((advice for cls, advice in _ADVICE if isinstance(error, cls)), "")
     if f"`session-ledger {command}`" in advice:
         advice = ""
     if error.retry_after_s is not None:
         advice = f"It fits again in {error.retry_after_s:.1f} s. {advice}".rstrip()
-    if isinstance(error, e.OutcomeUnknown) and error.command_id is not None:
+    if isinstance(error, e.OutcomeUnknown) and not by_id:
+        text = text.partition(_BY_ID)[0].rstrip(".") + "."
+        advice = f"Run the command again{_ADDS_WHAT_IS_MISSING.get(command, '')}."
+    elif isinstance(error, e.OutcomeUnknown) and error.command_id is not None:
         advice = f"Repeat it with --command-id {error.command_id}."
     return f"{text}\n{advice}" if advice else text
 

@@ -42,7 +42,7 @@ from session_ledger.cli.failing import (
 )
 from session_ledger.cli.importing import import_chats
 from session_ledger.cli.monitor import monitor
-from session_ledger.cli.permitted import asking
+from session_ledger.cli.permitted import asking, named
 from session_ledger.cli.revealing import reveal
 from session_ledger.cli.tailing import tail
 from session_ledger.cli.trends import trends
@@ -135,7 +135,8 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SessionLedgerError as error:
-        return _failed(message_of(error, "".join(arguments[:1])), document_of(error), exit_code_of(error), as_json)
+        path, by_id = named(typer.main.get_command(app), arguments)
+        return _failed(message_of(error, path, by_id=by_id), document_of(error), exit_code_of(error), as_json)
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", _document("interrupted", "interrupted", INTERRUPTED), INTERRUPTED, as_json)
     except BrokenPipeError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         """Click's, wherever Typer keeps it; a group has `commands`."""
 
         callback: Callable[..., Any] | None
+        params: list[Any]
 
 
 C = TypeVar("C", bound="Command")
@@ -35,6 +36,19 @@ def leaves(tree: Command, *path: str) -> Iterator[tuple[str, Command]]:
         return
     for name, command in commands.items():
         yield from leaves(command, *path, name)
+
+
+def named(tree: Command, arguments: Sequence[str]) -> tuple[str, bool]:
+    """(the path of the command that is called by the arguments, whether it takes --command-id)."""
+    command, path = tree, list[str]()
+    for argument in arguments:
+        below: Mapping[str, Command] = getattr(command, "commands", {})
+        if argument in below:
+            command = below[argument]
+            path.append(argument)
+        elif not argument.startswith("-"):
+            break
+    return " ".join(path), any("--command-id" in parameter.opts for parameter in command.params)
 
 
 def _asked(path: str, run: Callable[..., object], /, **parameters: object) -> object:

@@ -68,14 +68,17 @@ def sweep(
 
     A sweep that was stopped is gone on with by the next. What a legal hold keeps is passed over.
     """
+    from session_ledger.cli.erasing_shown import WHO_ELSE, why_not
     from session_ledger.cli.opening import open_ledger, open_views, settings, url_of
     from session_ledger.cli.output import clean, say, warn, write_json
     from session_ledger.consumers.erasing import open_eraser
     from session_ledger.consumers.retention import Swept, due
     from session_ledger.consumers.retention import sweep as sweep_due
+    from session_ledger.domain.errors import SessionLedgerError
     from session_ledger.ledger.clocks import machine_clock_us
 
     found: list[Due] = []
+    why: str | None = None
     if dry_run:
         with open_views(url) as views:
             found = list(due(views, machine_clock_us(), tenant))
@@ -83,18 +86,27 @@ def sweep(
     else:
         with open_ledger(url, take_over) as ledger, open_views(url) as views:
             swept = sweep_due(ledger, views, machine_clock_us(), tenant, found.append)
-            with open_eraser(url_of(url), settings(), ledger) as eraser:
-                eraser.step()
-                for obstacle in eraser.obstacles:
-                    warn(f"session-ledger: erasures wait: {clean(obstacle)}")
+            try:
+                with open_eraser(url_of(url), settings(), ledger) as eraser:
+                    eraser.step()
+                    for obstacle in eraser.obstacles:
+                        warn(f"session-ledger: erasures wait: {clean(obstacle)}")
+            except (SessionLedgerError, OSError) as error:
+                if not swept.erased:
+                    raise
+                why = why_not(error)
     if as_json:
-        write_json({"erased": swept.erased, "held": swept.held, "dry_run": dry_run, "sessions": found})
+        told = {"erased": swept.erased, "held": swept.held, "dry_run": dry_run, "sessions": found}
+        write_json(told | {"not_carried_out": why})
         return
     _show(found)
     if dry_run:
         say(f"{len(found) - swept.held} sessions would be erased, {swept.held} are kept by a legal hold")
     else:
         say(f"{swept.erased} sessions erased, {swept.held} kept by a legal hold")
+    if why is not None:
+        say(f"their erasure is recorded, and this process can not carry it out: {why}")
+        say(WHO_ELSE)
 
 
 def _show(found: list[Due]) -> None:

@@ -41,10 +41,10 @@ from session_ledger.security.vault import Vault
 VAULT, CACHES, VIEWS, ANALYTICS = "vault", "key caches", "views", "analytics"
 STORES = (VAULT, CACHES, VIEWS, ANALYTICS)
 USERS, RECEIPT = "users", "receipt"  # waited for too, though they are no stores
-NONE_MADE = "none were made"
+NONE_MADE = "none are in the ledger's directory"
 LOCK_FILE = "erasing.lock"  # held by who appends the erasures of a tenant's users
 Published = tuple[dict[int, int] | None, str]
-NO_WAY_BACK = "; the way back from the pseudonym too"
+NO_WAY_BACK = "; the way back from the pseudonym is destroyed too"
 US_A_SECOND = 1_000_000
 ERASE_EVERY_S = 1.0  # how soon what was erased by another process is carried out
 
@@ -150,6 +150,18 @@ class Eraser:
             for obstacle in self.obstacles:
                 on_error(obstacle)
 
+    def find(self, event_id: bytes) -> Erasure | None:
+        """The erasure that the event of that id records; where it is not noted yet, the log is followed first.
+
+        Nothing is carried out. What keeps a partition from being read is in `obstacles`. Raises LogUnavailable.
+        """
+        found = self.store.erasure(event_id)
+        if found is None:
+            self.obstacles = []
+            self._follow()
+            found = self.store.erasure(event_id)
+        return found
+
     def _follow(self) -> None:
         """Note what the log says, of every partition that can be read."""
         try:
@@ -196,6 +208,10 @@ class Eraser:
         found = self.store.at(partition, position)
         return None if found is None else self._shown(found)
 
+    def waits_for(self, erasure: Erasure) -> dict[str, str]:
+        """What keeps it from being complete, without a step: store to what is waited for."""
+        return self._shown(erasure).waiting or {RECEIPT: "to be signed by the next step, which says what keeps it"}
+
     def all_progress(self) -> list[Progress]:
         """Of every erasure, as of the last step."""
         return [self._shown(erasure) for erasure in self.store.erasures()]
@@ -205,7 +221,8 @@ class Eraser:
         waiting: dict[str, str] = {}
         if erasure.completed_at is None and not held:
             if erasure.destroyed_at is None:
-                waiting[VAULT] = str(failed or "its keys are destroyed after those of its users")
+                others = " after those of its users" if erasure.partition == CONTROL else ", by the next step"
+                waiting[VAULT] = str(failed or f"its keys are destroyed{others}")
             else:
                 waiting = self._confirm(erasure) or ({} if failed is None else {RECEIPT: str(failed)})
         return Progress(erasure, self.store.confirmations(erasure), waiting, held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +12,14 @@ from session_ledger.domain.ids import format_id
 TITLE = "session-ledger erasure receipt v1"
 OUT_OF_REACH = (
     "backups of the vault from before the keys were destroyed: whoever has one, and the wrapping keys, can open",
+    "views and snapshots in other directories or on other machines: until they have folded the erasure they hold "
+    "ciphertext, which nobody can open any more",
     "copies of contents outside the ledger: exports, screens and programs that were shown them",
     "the blocks of a disk that a file system or a drive keeps after they were overwritten or freed",
 )
+NONE_FOUND = "no data key was found that it covers"
+_STEERING = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+"""A backslash, and what would end a line or steer a terminal."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -40,8 +46,16 @@ def receipt_of(erasure: Erasure, confirmed: Mapping[str, tuple[str, int]], revea
 
 
 def keys_destroyed(erasure: Erasure) -> str:
-    """How many data keys it were; none are found where the record of an erasure was lost and is made again."""
-    return f"data keys destroyed {erasure.keys}" if erasure.keys else "data keys destroyed: none are left in the vault"
+    """How many data keys it were.
+
+    None are found where nothing was ever sealed, and where the record of an erasure was lost and is made again.
+    """
+    return f"data keys destroyed {erasure.keys}" if erasure.keys else f"data keys destroyed: {none_found(erasure)}"
+
+
+def none_found(erasure: Erasure) -> str:
+    """What is so of an erasure that destroyed no key. Those of a tenant's users go by erasures of their own."""
+    return NONE_FOUND if erasure.partition >= 0 else f"{NONE_FOUND}, beside those of its users"
 
 
 def _time(microseconds: int) -> str:
@@ -50,5 +64,10 @@ def _time(microseconds: int) -> str:
 
 
 def _line(text: str) -> str:
-    """Whatever it holds, on one line."""
-    return " ".join(text.split())
+    """Whatever it holds, on one line, and no two texts alike: a backslash is escaped too, and nothing is left out."""
+    return _STEERING.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return "\\\\" if found[0] == "\\" else f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -195,6 +195,10 @@ class ErasureStore:
         )
         return Erasure(*rows[0]) if rows else None
 
+    def empty(self) -> bool:
+        """True: nothing was erased, as far as the log was followed."""
+        return not self._rows("SELECT 1 FROM erasures LIMIT 1")
+
     def signed(self) -> bool:
         """Whether any receipt was signed."""
         return bool(self._rows("SELECT 1 FROM erasures WHERE receipt IS NOT NULL LIMIT 1"))

@@ -11,6 +11,12 @@ from session_ledger.domain.errors_access import AccessTokenExists as AccessToken
 from session_ledger.domain.errors_access import AuthenticationRefused as AuthenticationRefused
 from session_ledger.domain.errors_access import Forbidden as Forbidden
 from session_ledger.domain.errors_access import NoAccessToken as NoAccessToken
+from session_ledger.domain.errors_erasure import ContentGone as ContentGone
+from session_ledger.domain.errors_erasure import ErasureNotComplete as ErasureNotComplete
+from session_ledger.domain.errors_erasure import HistoryErased as HistoryErased
+from session_ledger.domain.errors_erasure import HoldNotFound as HoldNotFound
+from session_ledger.domain.errors_erasure import NotErasable as NotErasable
+from session_ledger.domain.errors_erasure import UnderLegalHold as UnderLegalHold
 
 # --- the caller's input -------------------------------------------------------------------------------------------
 
@@ -152,36 +158,6 @@ class TooManyFindings(SessionLedgerError):
     """The user has as many leakage findings as are kept: acknowledge some."""
 
     code = "too_many_findings"
-
-
-class UnderLegalHold(SessionLedgerError):
-    """A legal hold keeps the content from being erased; the refusal is recorded."""
-
-    code = "under_legal_hold"
-
-
-class HoldNotFound(SessionLedgerError):
-    """No legal hold of that matter and scope is set."""
-
-    code = "hold_not_found"
-
-
-class ContentGone(SessionLedgerError):
-    """What the command is about was erased, and can not be had again."""
-
-    code = "content_gone"
-
-
-class HistoryErased(ContentGone):
-    """The history was imported before, and its content was erased since. Under another id it comes as new."""
-
-    code = "history_erased"
-
-
-class NotErasable(SessionLedgerError):
-    """The ledger seals nothing, so nothing in its log can be erased."""
-
-    code = "not_erasable"
 
 
 # --- the ledger can not do it now ---------------------------------------------------------------------------------

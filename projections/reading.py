@@ -16,6 +16,7 @@ Key = tuple[int, bytes]
 SESSION = "SELECT * FROM sessions WHERE session_id = ?1 AND tenant = ?2 AND user = ?3"
 OF_USER = "tenant = ?1 AND user = ?2"
 OF_TENANT = "tenant = ?1 AND ?2 IS NULL"
+_OF_USERS = ("sessions", "quotas", "user_limits", "authentication_failures", "legal_holds")
 
 
 _TO_ERASE = f"""
@@ -140,6 +141,13 @@ def legal_holds(db: sqlite3.Connection, tenant: str | None) -> list[Row]:
     """The holds that are set, of a tenant (None: of all), by scope and matter."""
     sql = "SELECT * FROM legal_holds WHERE ?1 IS NULL OR tenant = ?1 ORDER BY tenant, user, session_id, matter"
     return _rows(db, sql, (tenant,)).fetchall()
+
+
+def user_known(db: sqlite3.Connection, tenant: str, user: str) -> bool:
+    """Whether anything is shown of the user: a session, a quota, a limit, a failed authentication or a hold."""
+    row = "SELECT 1 FROM {} WHERE tenant = ?1 AND user = ?2"
+    rows = " UNION ALL ".join(row.format(table) for table in _OF_USERS)
+    return _rows(db, f"{rows} LIMIT 1", (tenant, user)).fetchone() is not None
 
 
 def to_erase(db: sqlite3.Connection, tenant: str | None, now: int, after: bytes, limit: int) -> list[Row]:

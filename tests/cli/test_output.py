@@ -9,8 +9,11 @@ from decimal import Decimal
 import pytest
 import typer
 
+from session_ledger.cli.failing import message_of
 from session_ledger.cli.main import app
 from session_ledger.cli.output import clean, duration, fields, json_line, shown, size, table, write_json
+from session_ledger.cli.permitted import named
+from session_ledger.domain.errors import OutcomeUnknown
 from tests.cli.shell import Shell, streams
 
 ID = "0192b3c4-1111-7222-8333-444455556666"
@@ -121,3 +124,22 @@ def test_documents_of_errors_have_one_shape(shell: Shell) -> None:
         (error["exit_code"], error["code"]) for error in found
     ]
     assert [one.code for one in ran] == [error["exit_code"] for error in found]
+
+
+def test_an_unknown_outcome_is_found_out_by_what_the_command_takes() -> None:
+    """By --command-id where there is that option, else by running it again; the path of a command tells which."""
+    error = OutcomeUnknown("no answer within 3 s: it may be recorded; repeat it with the same command id to find out")
+    error.command_id = ID
+    tree = typer.main.get_command(app)
+    calls = (
+        ("quota consume", ["quota", "consume", "tokens", "9", "-U", "u"]),
+        ("retention sweep", ["retention", "--json", "sweep"]),
+        ("import", ["import", "retention", "-u", "sqlite:x"]),
+        ("auth rotate", ["auth", "rotate", ID]),
+    )
+    assert [path for path, _ in calls] == [named(tree, arguments)[0] for _, arguments in calls]
+    said = [message_of(error, path, by_id=by_id) for path, by_id in (named(tree, one) for _, one in calls)]
+    assert said[0].endswith(f"same command id to find out.\nRepeat it with --command-id {ID}.")
+    again = "no answer within 3 s: it may be recorded.\nRun the command again"
+    missing = f"{again}: it adds only what is missing."
+    assert [missing, missing, f"{again}."] == said[1:]
