@@ -63,6 +63,7 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
             replication_factor=place.replication_factor,
             write=write,
             take_over=take_over,
+            left=() if place.directory is None else left_of_a_log(place.directory),  # looked for before the topics
             **settings.kafka_client,  # type: ignore[arg-type]  # checked by its settings, and by name in there
         )
     if place.directory is None:
@@ -76,9 +77,14 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
     return SQLiteLog.open(place.directory, name=settings.name, write=write, take_over=take_over, create=write)
 
 
+def left_of_a_log(directory: Path) -> list[Path]:
+    """The files in a ledger's directory that only come with a log: where it is not there, they tell that it is lost."""
+    return sorted(path for pattern in LEFT_OF_A_LOG for path in directory.glob(pattern))
+
+
 def _assert_new(directory: Path, log_file: str) -> None:
     """Raise LogUnavailable where there is what only comes with a log: a new one would hide that it is lost."""
-    left = sorted(path.name for pattern in LEFT_OF_A_LOG for path in directory.glob(pattern))
+    left = [path.name for path in left_of_a_log(directory)]
     if left and not (directory / log_file).exists():  # else another process has just made it
         raise LogUnavailable(
             f"the log {directory / log_file} is gone, and what came with it is there ({', '.join(left)}): mount or "
