@@ -42,8 +42,13 @@ def signer_of(directory: Path | None, ledger: str) -> Signer:
 class Prover(Closing):
     """Makes proofs from the log, the stored trees and the signed checkpoints; changes nothing. A context manager."""
 
-    def __init__(self, url: str, *, settings: Settings | None = None) -> None:
-        """Raises LogUnavailable, Misconfigured (no trees yet: run the checkpointer), ProjectionForeign."""
+    def __init__(
+        self, url: str, *, settings: Settings | None = None, on_unusable: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """`on_unusable`: told why the views did not tell what was quarantined, where they can not.
+
+        Raises LogUnavailable, Misconfigured (no trees yet: run the checkpointer), ProjectionForeign (trees).
+        """
         chosen, place = open_settings(settings, {}), parse_url(url)
         if place.directory is None:
             raise Misconfigured("a ledger in memory keeps no checkpoints, so nothing can be proved")
@@ -55,7 +60,7 @@ class Prover(Closing):
             self._closing.append(close_codec)
             exists = (place.directory / KEY_FILE).exists()
             self._signer = signer_of(place.directory, self._log.name) if exists else None
-            self._leaves = Leaves(self._log, codec, stepped_over(self._log, place.directory))
+            self._leaves = Leaves(self._log, codec, stepped_over(self._log, place.directory, on_unusable))
             self._codec = codec
             self._trees = Trees(place.directory / TREES_FILE, log_id=self._log.log_id, readonly=True)
             self._closing.append(self._trees.close)
