@@ -14,7 +14,14 @@ from session_ledger.consumers.checkpointer import TREES_FILE
 from session_ledger.consumers.closing import Closing
 from session_ledger.consumers.leaves import Leaves
 from session_ledger.consumers.wiring import stepped_over
-from session_ledger.domain.errors import InvalidInput, LogCorrupt, Misconfigured, SessionNotFound, SigningKeyUnavailable
+from session_ledger.domain.errors import (
+    InvalidInput,
+    LogCorrupt,
+    Misconfigured,
+    NothingSigned,
+    SessionNotFound,
+    SigningKeyUnavailable,
+)
 from session_ledger.domain.ids import format_id, parse_id, slot_of_id
 from session_ledger.ledger.checkpoints import open_checkpoints
 from session_ledger.ledger.log.port import Log, PartitionLog, Record
@@ -79,7 +86,7 @@ class Prover(Closing):
     def inclusion(self, partition: int, position: int, size: int | None = None) -> Bundle:
         """That the record stands in the log. `size`: of the checkpoint to prove it against; None: the newest.
 
-        Raises InvalidInput, LogCorrupt.
+        Raises InvalidInput, NothingSigned, LogCorrupt.
         """
         log = self._partition(partition)
         note, checkpoint = self._chosen(partition, size, "--checkpoint")
@@ -101,7 +108,7 @@ class Prover(Closing):
         }
 
     def consistency(self, partition: int, first: int, second: int) -> Bundle:
-        """That the log of one checkpoint is the beginning of that of the other. Raises InvalidInput, LogCorrupt."""
+        """That the log of one checkpoint is the beginning of that of the other. Raises as `inclusion`."""
         self._partition(partition)
         note_from, from_ = self._chosen(partition, first, "--from")
         note, to = self._chosen(partition, second, "--to")
@@ -123,7 +130,8 @@ class Prover(Closing):
         """That these are all events of the session, up to the checkpoint: each event's inclusion, and a statement.
 
         The whole partition is read, and must be what the checkpoint is signed over: an event that was made another
-        session's would be missing without a word. Raises SessionNotFound, InvalidInput, LogCorrupt, KeyUnavailable.
+        session's would be missing without a word. Raises SessionNotFound, InvalidInput, NothingSigned,
+        LogCorrupt, KeyUnavailable.
         """
         originator = parse_id(session_id, "session_id")
         partition = self.partition_of(session_id)
@@ -196,8 +204,8 @@ class Prover(Closing):
         """The note over that size (None: the newest), checked where the key is here."""
         note = self._notes.newest(partition)
         if note is None:
-            must = "must be of one: `session-ledger checkpoint --once` signs one"
-            raise InvalidInput(option, "no checkpoint at all", must)
+            where = "the control log" if partition < 0 else f"partition {partition}"
+            raise NothingSigned(f"nothing of {where} is signed yet: run `session-ledger checkpoint --once`, then again")
         self._leaves.signed[partition] = newest = Checkpoint.of_text(note).size
         if size is not None and size != newest:
             note = self._older(partition, size, option)

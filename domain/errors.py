@@ -11,6 +11,8 @@ from session_ledger.domain.errors_access import AccessTokenExists as AccessToken
 from session_ledger.domain.errors_access import AuthenticationRefused as AuthenticationRefused
 from session_ledger.domain.errors_access import Forbidden as Forbidden
 from session_ledger.domain.errors_access import NoAccessToken as NoAccessToken
+from session_ledger.domain.errors_proofs import NothingSigned as NothingSigned
+from session_ledger.domain.errors_proofs import ProofInvalid as ProofInvalid
 
 # --- the caller's input -------------------------------------------------------------------------------------------
 
@@ -281,12 +283,6 @@ class UndecodableRecord(LogCorrupt):
 
 def _undecodable(reason: str, partition: int | None, position: int | None) -> UndecodableRecord:
     return UndecodableRecord(reason, partition=partition, position=position)
-
-
-class ProofInvalid(SessionLedgerError):
-    """A proof does not show what it says: says what does not hold."""
-
-    code = "proof_invalid"
 
 
 class KeyUnavailable(SessionLedgerError):
