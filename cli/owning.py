@@ -34,18 +34,21 @@ def serve(
     Stopping serves what is queued first. Who is taken over from notices within seconds, and ends (exit code 3).
     With --json: one line when it serves, one a sweep that found something, one at the end.
     """
-    from session_ledger.cli.opening import open_ledger
+    from session_ledger.cli.opening import open_ledger, settings
     from session_ledger.cli.output import clean, say, write_json
     from session_ledger.cli.signals import until_stopped
     from session_ledger.cli.values import seconds_of
     from session_ledger.domain.errors import NotOwner
     from session_ledger.ledger.collector import quiet_collector
+    from session_ledger.ledger.open import assert_may_own
+    from session_ledger.ledger.url import parse_url
 
     every = seconds_of(expire_every, "--expire-every") or 0.0
     with until_stopped() as stop:
         with open_ledger(url, take_over, create=True) as ledger:
             quiet_collector()
             if not ledger.is_owner:
+                assert_may_own(parse_url(ledger.url).directory, settings())
                 raise NotOwner(f"another process serves {ledger.url} already: stop it first, or add --take-over")
             _say_serving(ledger, as_json)
             with _erasing(ledger, stop):

@@ -20,7 +20,7 @@ from session_ledger.ledger.folds import PartitionFolds
 from session_ledger.ledger.guard import Guarded, Refused
 from session_ledger.ledger.keys import open_envelope as open_envelope
 from session_ledger.ledger.log.port import Log
-from session_ledger.ledger.principals import assert_peers_are_told, own_principal, peer_of, principals_of
+from session_ledger.ledger.principals import assert_peers_are_told, own_principal, peer_of, principals_of, system_user
 from session_ledger.ledger.pseudonyms import open_edge
 from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
@@ -140,6 +140,8 @@ def open_ledger(
         guarded = backend if principal is None else Guarded(backend, principal)
         return cls(guarded, url, name, durability, chosen.close_timeout_s, clock_us)
 
+    if take_over:
+        assert_may_own(directory, chosen)
     if only_by_socket(directory, chosen):
         assert directory is not None
         out_of_reach = NotOwner(f"{directory} is not this user's to enter, and nobody listens at its command socket")
@@ -211,6 +213,15 @@ def only_by_socket(directory: Path | None, settings: Settings) -> bool:
     except OSError:
         return True
     return not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def assert_may_own(directory: Path | None, settings: Settings) -> None:
+    """Raise Forbidden for a user whom only the owner's command socket serves: the files are not theirs to use."""
+    if only_by_socket(directory, settings):
+        raise Forbidden(
+            f"{system_user()} may not enter the ledger's directory {directory}, and so can not own the ledger: own "
+            "it, or take it over, as the user whose directory it is. Other commands go to the owner's socket"
+        )
 
 
 def _client(directory: Path, settings: Settings, not_owner: NotOwner) -> CommandClient:

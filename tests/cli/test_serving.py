@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
+import pytest
+
+from session_ledger import Ledger
 from tests.cli.shell import Shell, chat, jsonl
 
 
@@ -82,6 +87,20 @@ def test_a_service_that_was_taken_over_from_notices_by_itself(shell: Shell) -> N
         assert b"everything taken was served" not in out
         assert err.startswith(b"session-ledger: ")
         assert b"Traceback" not in err
+
+
+def test_who_may_not_enter_the_directory_is_not_told_to_take_over(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither `serve` nor --take-over can make an owner of a user who only reaches the command socket."""
+    monkeypatch.setenv("SESSION_LEDGER_COMMAND_SOCKET", str(tmp_path / "c.sock"))
+    with Ledger.open(shell.url):
+        monkeypatch.setattr(os, "access", lambda *arguments, **options: False)
+        for command in ("serve", "serve --take-over", "sessions create -U u --take-over"):
+            ran = shell(*command.split(), "--json")
+            assert (1, "forbidden") == (ran.code, ran.json["error"]["code"]), ran
+            assert f"may not enter the ledger's directory {shell.directory}" in ran.err
+        assert 0 == shell("sessions", "create", "-U", "u").code
 
 
 def test_a_service_sweeps(shell: Shell) -> None:
