@@ -138,7 +138,7 @@ def _sweep_until(stop: threading.Event, ledger: Ledger, every_s: float, as_json:
             trouble.going_on(ledger.positions)
             check_at = time.monotonic() + OWNED_S
         if every_s and time.monotonic() >= due:
-            trouble.going_on(lambda: _sweep(ledger, as_json, quiet=True))
+            trouble.going_on(lambda: _sweep(ledger, as_json, quiet=True), proves=not check)
             due = time.monotonic() + every_s
 
 
@@ -149,8 +149,11 @@ class _Trouble:
         self._since_s: float | None = None
         self._told_s = 0.0
 
-    def going_on(self, act: Callable[[], object]) -> None:
-        """Do it; what may succeed the next time is told, and is no reason to end."""
+    def going_on(self, act: Callable[[], object], *, proves: bool = True) -> None:
+        """Do it; what may succeed the next time is told, and is no reason to end.
+
+        `proves`: that it succeeds shows that the trouble is over. A sweep that finds nothing due asks no broker.
+        """
         import time
 
         from session_ledger.cli.output import clean, warn
@@ -174,7 +177,7 @@ class _Trouble:
                 self._told_s = now_s
                 warn(f"session-ledger: for {now_s - self._since_s:.0f} s now: {clean(error)}")
         else:
-            if self._since_s is not None:
+            if proves and self._since_s is not None:
                 warn(f"session-ledger: the log can be used again, after {time.monotonic() - self._since_s:.0f} s")
                 self._since_s = None
 

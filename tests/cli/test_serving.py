@@ -6,13 +6,17 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from session_ledger import Ledger
-from tests.cli.shell import Shell, chat, jsonl
+from session_ledger.cli import owning
+from session_ledger.domain.errors import LogUnavailable
+from tests.cli.shell import Shell, chat, jsonl, streams
 
 
 def line_of(process: subprocess.Popen[bytes]) -> dict[str, object]:
@@ -89,6 +93,41 @@ def test_a_service_that_was_taken_over_from_notices_by_itself(shell: Shell) -> N
         assert b"Traceback" not in err
 
 
+def test_only_a_check_of_the_ownership_tells_that_the_log_can_be_used_again(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that finds nothing due asks no broker, so `serve` does not take it for a sign."""
+    monkeypatch.setattr(owning, "OWNED_S", 0.0)
+    monkeypatch.setattr(owning, "WAKE_S", 0.02)
+    stop, swept = threading.Event(), 0
+
+    def away() -> list[int]:
+        raise LogUnavailable("no broker")
+
+    with streams() as (_, err), Ledger.open(sqlite_url) as ledger:
+        real_sweep = ledger.expire_due
+
+        def sweep() -> object:
+            nonlocal swept
+            swept += 1
+            return real_sweep()
+
+        monkeypatch.setattr(ledger, "positions", away)
+        monkeypatch.setattr(ledger, "expire_due", sweep)
+        service = threading.Thread(target=lambda: owning._sweep_until(stop, ledger, 0.02, False, check=True))
+        service.start()
+        try:
+            wait_for(lambda: swept > 5)
+            assert b"commands are refused" in err.getvalue()
+            assert b"can be used again, after" not in err.getvalue()
+            monkeypatch.undo()
+            wait_for(lambda: b"can be used again, after" in err.getvalue())
+        finally:
+            stop.set()
+            service.join(30)
+    assert 1 == err.getvalue().count(b"commands are refused")
+
+
 def test_who_may_not_enter_the_directory_is_not_told_to_take_over(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +140,14 @@ def test_who_may_not_enter_the_directory_is_not_told_to_take_over(
             assert (1, "forbidden") == (ran.code, ran.json["error"]["code"]), ran
             assert f"may not enter the ledger's directory {shell.directory}" in ran.err
         assert 0 == shell("sessions", "create", "-U", "u").code
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds."""
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def test_a_service_sweeps(shell: Shell) -> None:
