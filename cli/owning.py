@@ -157,7 +157,7 @@ class _Trouble:
         import time
 
         from session_ledger.cli.output import clean, warn
-        from session_ledger.domain.errors import LogRefused, NotOwner, SessionLedgerError
+        from session_ledger.domain.errors import LogRefused, LogUnavailable, NotOwner, SessionLedgerError
 
         now_s = time.monotonic()
         try:
@@ -169,9 +169,11 @@ class _Trouble:
                 raise
             if self._since_s is None:
                 self._since_s, self._told_s = now_s, now_s
+                fenced = isinstance(error, LogUnavailable) and error.fenced
+                hint = "" if fenced else ": see that its brokers run and can be reached from here"
                 warn(
                     f"session-ledger: {clean(error)}; commands are refused until the log can be used again, which is "
-                    "tried again by itself: see that its brokers run and can be reached from here"
+                    f"tried again by itself{hint}"
                 )
             elif now_s - self._told_s >= REMINDED_S:
                 self._told_s = now_s

@@ -234,10 +234,11 @@ class ClockUnreliable(SessionLedgerError):
 
 
 class LogUnavailable(SessionLedgerError):
-    """The log can not be reached or opened."""
+    """The log can not be reached or opened. `fenced`: brokers answer, and another process is in the way."""
 
     code = "log_unavailable"
     retriable = True
+    fenced: bool = False
 
 
 class RegistryUnavailable(LogUnavailable):

@@ -93,16 +93,19 @@ def test_a_service_that_was_taken_over_from_notices_by_itself(shell: Shell) -> N
         assert b"Traceback" not in err
 
 
+@pytest.mark.parametrize("fenced", [False, True])
 def test_only_a_check_of_the_ownership_tells_that_the_log_can_be_used_again(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, fenced: bool
 ) -> None:
-    """A sweep that finds nothing due asks no broker, so `serve` does not take it for a sign."""
+    """A sweep that finds nothing due asks no broker; who was fenced is not sent to look after its brokers."""
     monkeypatch.setattr(owning, "OWNED_S", 0.0)
     monkeypatch.setattr(owning, "WAKE_S", 0.02)
     stop, swept = threading.Event(), 0
 
     def away() -> list[int]:
-        raise LogUnavailable("no broker")
+        error = LogUnavailable("it can not be asked")
+        error.fenced = fenced
+        raise error
 
     with streams() as (_, err), Ledger.open(sqlite_url) as ledger:
         real_sweep = ledger.expire_due
@@ -119,6 +122,7 @@ def test_only_a_check_of_the_ownership_tells_that_the_log_can_be_used_again(
         try:
             wait_for(lambda: swept > 5)
             assert b"commands are refused" in err.getvalue()
+            assert fenced is not (b"see that its brokers run" in err.getvalue())
             assert b"can be used again, after" not in err.getvalue()
             monkeypatch.undo()
             wait_for(lambda: b"can be used again, after" in err.getvalue())
