@@ -34,18 +34,21 @@ def serve(
     Stopping serves what is queued first. Who is taken over from notices within seconds, and ends (exit code 3).
     With --json: one line when it serves, one a sweep that found something, one at the end.
     """
-    from session_ledger.cli.opening import open_ledger
+    from session_ledger.cli.opening import open_ledger, settings
     from session_ledger.cli.output import clean, say, write_json
     from session_ledger.cli.signals import until_stopped
     from session_ledger.cli.values import seconds_of
     from session_ledger.domain.errors import NotOwner
     from session_ledger.ledger.collector import quiet_collector
+    from session_ledger.ledger.open import assert_may_own
+    from session_ledger.ledger.url import parse_url
 
     every = seconds_of(expire_every, "--expire-every") or 0.0
     with until_stopped() as stop:
         with open_ledger(url, take_over, create=True) as ledger:
             quiet_collector()
             if not ledger.is_owner:
+                assert_may_own(parse_url(ledger.url).directory, settings())
                 raise NotOwner(f"another process serves {ledger.url} already: stop it first, or add --take-over")
             _say_serving(ledger, as_json)
             with _erasing(ledger, stop):
@@ -135,7 +138,7 @@ def _sweep_until(stop: threading.Event, ledger: Ledger, every_s: float, as_json:
             trouble.going_on(ledger.positions)
             check_at = time.monotonic() + OWNED_S
         if every_s and time.monotonic() >= due:
-            trouble.going_on(lambda: _sweep(ledger, as_json, quiet=True))
+            trouble.going_on(lambda: _sweep(ledger, as_json, quiet=True), proves=not check)
             due = time.monotonic() + every_s
 
 
@@ -146,12 +149,15 @@ class _Trouble:
         self._since_s: float | None = None
         self._told_s = 0.0
 
-    def going_on(self, act: Callable[[], object]) -> None:
-        """Do it; what may succeed the next time is told, and is no reason to end."""
+    def going_on(self, act: Callable[[], object], *, proves: bool = True) -> None:
+        """Do it; what may succeed the next time is told, and is no reason to end.
+
+        `proves`: that it succeeds shows that the trouble is over. A sweep that finds nothing due asks no broker.
+        """
         import time
 
         from session_ledger.cli.output import clean, warn
-        from session_ledger.domain.errors import LogRefused, NotOwner, SessionLedgerError
+        from session_ledger.domain.errors import LogRefused, LogUnavailable, NotOwner, SessionLedgerError
 
         now_s = time.monotonic()
         try:
@@ -163,15 +169,17 @@ class _Trouble:
                 raise
             if self._since_s is None:
                 self._since_s, self._told_s = now_s, now_s
+                fenced = isinstance(error, LogUnavailable) and error.fenced
+                hint = "" if fenced else ": see that its brokers run and can be reached from here"
                 warn(
                     f"session-ledger: {clean(error)}; commands are refused until the log can be used again, which is "
-                    "tried again by itself: see that its brokers run and can be reached from here"
+                    f"tried again by itself{hint}"
                 )
             elif now_s - self._told_s >= REMINDED_S:
                 self._told_s = now_s
                 warn(f"session-ledger: for {now_s - self._since_s:.0f} s now: {clean(error)}")
         else:
-            if self._since_s is not None:
+            if proves and self._since_s is not None:
                 warn(f"session-ledger: the log can be used again, after {time.monotonic() - self._since_s:.0f} s")
                 self._since_s = None
 

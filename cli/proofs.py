@@ -10,6 +10,7 @@ import typer
 from session_ledger.cli.options import AsJson, Url
 
 if TYPE_CHECKING:
+    from session_ledger.consumers.proofs import Prover
     from session_ledger.consumers.verify_log import LogFindings
     from session_ledger.security.checkpoint import Checkpoint
 
@@ -58,7 +59,9 @@ def checkpoint(
     every_s = seconds_of(every, "--every") or 0.0
     place = url_of(url)
     to = acknowledged(place) if once else None
-    with Checkpointer(place, settings=settings(), mirror=mirror) as checkpointer:
+    with Checkpointer(
+        place, settings=settings(), mirror=mirror, on_unusable=lambda text: warn(clean(text))
+    ) as checkpointer:
         if once:
             try:
                 records = checkpointer.catch_up(to)
@@ -112,6 +115,14 @@ def verifier(partition: Partition = 0, url: Url = None, as_json: AsJson = False)
         say(found)
 
 
+def _prover(url: str | None) -> Prover:
+    from session_ledger.cli.opening import settings, url_of
+    from session_ledger.cli.output import clean, warn
+    from session_ledger.consumers.proofs import Prover
+
+    return Prover(url_of(url), settings=settings(), on_unusable=lambda text: warn(clean(text)))
+
+
 @proof.command("inclusion")
 def inclusion(
     position: Annotated[int, typer.Option(metavar="N", min=1, help="Of the record.")],
@@ -121,11 +132,9 @@ def inclusion(
     as_json: BundleAsJson = False,
 ) -> None:
     """Prove that a record stands in the log that a checkpoint is signed over. Writes the bundle as JSON."""
-    from session_ledger.cli.opening import settings, url_of
     from session_ledger.cli.output import write_json
-    from session_ledger.consumers.proofs import Prover
 
-    with Prover(url_of(url), settings=settings()) as prover:
+    with _prover(url) as prover:
         write_json(prover.inclusion(partition, position, at))
 
 
@@ -138,11 +147,9 @@ def consistency(
     as_json: BundleAsJson = False,
 ) -> None:
     """Prove that the log of one checkpoint is the beginning of that of another. Writes the bundle as JSON."""
-    from session_ledger.cli.opening import settings, url_of
     from session_ledger.cli.output import write_json
-    from session_ledger.consumers.proofs import Prover
 
-    with Prover(url_of(url), settings=settings()) as prover:
+    with _prover(url) as prover:
         write_json(prover.consistency(partition, first, second))
 
 
@@ -157,11 +164,9 @@ def session(
     as_json: AsJson = False,
 ) -> None:
     """Prove that these are all events of a session: each one's inclusion, and the last one's number."""
-    from session_ledger.cli.opening import settings, url_of
     from session_ledger.cli.output import clean, json_line, say, write_file, write_json
-    from session_ledger.consumers.proofs import Prover
 
-    with Prover(url_of(url), settings=settings()) as prover:
+    with _prover(url) as prover:
         bundle = prover.session(session_id, at)
     if output is None:
         write_json(bundle)
@@ -267,6 +272,8 @@ def _show(found: LogFindings) -> None:
             f" against a rollback: up to {outside:,}{stored}")  # fmt: skip
     if found.trees_unusable is not None:
         say(f"no stored tree was compared: {clean(found.trees_unusable)}")
+    if found.views_unusable is not None:
+        say(clean(found.views_unusable))
     if not any(found.kept_outside.values()):
         say(
             "no checkpoint from outside was given: a rollback of the whole ledger, or another history shown to somebody"

@@ -65,9 +65,11 @@ def check_log(
             except (ProjectionForeign, Misconfigured) as error:
                 unusable = str(error)
         verifier = given or _own_key(place.directory, log.name, shown, trees is not None or unusable is not None)
-        leaves = Leaves(log, codec, stepped_over(log, place.directory))
+        views: list[str] = []
+        leaves = Leaves(log, codec, stepped_over(log, place.directory, views.append))
         found = verify_log(log, leaves, verifier, shown, trees=trees, on_progress=on_progress)
         found.trees_unusable = unusable
+        found.views_unusable = views[0] if views else None
         return found
 
 

@@ -48,8 +48,17 @@ NOTHING_SIGNED = "nothing more is signed; `session-ledger verify --log` says mor
 class Checkpointer(Closing):
     """The one checkpointer of a ledger. A context manager, for use from one thread."""
 
-    def __init__(self, url: str, *, settings: Settings | None = None, mirror: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        settings: Settings | None = None,
+        mirror: Path | None = None,
+        on_unusable: Callable[[str], None] = lambda text: None,
+    ) -> None:
         """Open the log for reading, the trees and the checkpoints for writing; the key is made where there is none.
+
+        `on_unusable`: told why the views did not tell what was quarantined, where they can not.
 
         Raises ProjectionInUse (another checkpointer works), LogCorrupt (the log does not contain what was signed),
         KeyUnavailable (another key signed before), ProjectionForeign, LogUnavailable, Misconfigured.
@@ -64,8 +73,6 @@ class Checkpointer(Closing):
             self._closing.append(sole_writer(place.directory, LOCK_FILE, f"the trees of {place.directory}"))
             codec, close_codec = open_codec(self._log, chosen)
             self._closing.append(close_codec)
-            self.trees = Trees(place.directory / TREES_FILE, log_id=self._log.log_id)
-            self._closing.append(self.trees.close)
             self._notes = open_checkpoints(place, chosen, write=True)
             self._closing.append(self._notes.close)
             self._mirror = None if mirror is None else Mirror(mirror, make=True)
@@ -77,8 +84,11 @@ class Checkpointer(Closing):
             signer = Signer(key, quote(self._log.name, safe=""))
             self._signers = {number: signer.named(origin_of(self._log.name, number)) for number in self._logs}
             self._last: dict[int, Checkpoint] = {}
-            self._start(kept)
-            over = stepped_over(self._log, place.directory)
+            signed_before = self._start(kept)
+            self.trees = Trees(place.directory / TREES_FILE, log_id=self._log.log_id)
+            self._closing.append(self.trees.close)
+            self._assert_of(signed_before)
+            over = stepped_over(self._log, place.directory, on_unusable)
             signed = {partition: checkpoint.size for partition, checkpoint in self._last.items()}
             leaves = [Leaves(self._log, codec, over, signed) for _ in range(2)]  # of the tail's thread, and of this one
             self._tail = LeafTail(list(self._logs.values()), codec, self.trees, leaves[0])
@@ -91,8 +101,12 @@ class Checkpointer(Closing):
         """The mirror holds checkpoints of this ledger."""
         return self._mirror is not None and any(self._mirror.sizes(origin_of(self._log.name, n)) for n in self._logs)
 
-    def _start(self, kept: list[Kept]) -> None:
-        """See that what was signed last is of this key and of this log, and that the mirror has all that was signed."""
+    def _start(self, kept: list[Kept]) -> list[Checkpoint]:
+        """What was signed last, which is of this key and not behind the log's end; the mirror has all that was signed.
+
+        The log is looked at before the trees: where it was made again, its end tells more than that they are another's.
+        """
+        found: list[Checkpoint] = []
         for partition, notes in self._sorted_in(kept).items():
             sizes = sorted(notes)
             self._last[partition] = self._ours(partition, notes[sizes[-1]], "the newest checkpoint")
@@ -109,9 +123,15 @@ class Checkpointer(Closing):
                 self._assert_reaches(log, checkpoint)
                 if partition not in self._last or checkpoint.size > self._last[partition].size:
                     self._last[partition] = checkpoint  # of the mirror alone: the ledger's own were put back
-                with self.trees.reading(partition) as tree:
-                    if tree.size >= checkpoint.size and tree.root(checkpoint.size) != checkpoint.root:
-                        raise self._contradicted(checkpoint)
+            found += signed
+        return found
+
+    def _assert_of(self, signed: list[Checkpoint]) -> None:
+        """Raise LogCorrupt where the trees contradict a checkpoint."""
+        for checkpoint in signed:
+            with self.trees.reading(checkpoint.partition) as tree:
+                if tree.size >= checkpoint.size and tree.root(checkpoint.size) != checkpoint.root:
+                    raise self._contradicted(checkpoint)
 
     def _sorted_in(self, kept: list[Kept]) -> dict[int, dict[int, str]]:
         """Partition to size to note; the newest is checked by its caller, all of them by `verify --log`."""

@@ -14,7 +14,14 @@ from session_ledger.consumers.checkpointer import TREES_FILE
 from session_ledger.consumers.closing import Closing
 from session_ledger.consumers.leaves import Leaves
 from session_ledger.consumers.wiring import stepped_over
-from session_ledger.domain.errors import InvalidInput, LogCorrupt, Misconfigured, SessionNotFound, SigningKeyUnavailable
+from session_ledger.domain.errors import (
+    InvalidInput,
+    LogCorrupt,
+    Misconfigured,
+    NothingSigned,
+    SessionNotFound,
+    SigningKeyUnavailable,
+)
 from session_ledger.domain.ids import format_id, parse_id, slot_of_id
 from session_ledger.ledger.checkpoints import open_checkpoints
 from session_ledger.ledger.log.port import Log, PartitionLog, Record
@@ -42,8 +49,13 @@ def signer_of(directory: Path | None, ledger: str) -> Signer:
 class Prover(Closing):
     """Makes proofs from the log, the stored trees and the signed checkpoints; changes nothing. A context manager."""
 
-    def __init__(self, url: str, *, settings: Settings | None = None) -> None:
-        """Raises LogUnavailable, Misconfigured (no trees yet: run the checkpointer), ProjectionForeign."""
+    def __init__(
+        self, url: str, *, settings: Settings | None = None, on_unusable: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """`on_unusable`: told why the views did not tell what was quarantined, where they can not.
+
+        Raises LogUnavailable, Misconfigured (no trees yet: run the checkpointer), ProjectionForeign (trees).
+        """
         chosen, place = open_settings(settings, {}), parse_url(url)
         if place.directory is None:
             raise Misconfigured("a ledger in memory keeps no checkpoints, so nothing can be proved")
@@ -55,7 +67,7 @@ class Prover(Closing):
             self._closing.append(close_codec)
             exists = (place.directory / KEY_FILE).exists()
             self._signer = signer_of(place.directory, self._log.name) if exists else None
-            self._leaves = Leaves(self._log, codec, stepped_over(self._log, place.directory))
+            self._leaves = Leaves(self._log, codec, stepped_over(self._log, place.directory, on_unusable))
             self._codec = codec
             self._trees = Trees(place.directory / TREES_FILE, log_id=self._log.log_id, readonly=True)
             self._closing.append(self._trees.close)
@@ -74,7 +86,7 @@ class Prover(Closing):
     def inclusion(self, partition: int, position: int, size: int | None = None) -> Bundle:
         """That the record stands in the log. `size`: of the checkpoint to prove it against; None: the newest.
 
-        Raises InvalidInput, LogCorrupt.
+        Raises InvalidInput, NothingSigned, LogCorrupt.
         """
         log = self._partition(partition)
         note, checkpoint = self._chosen(partition, size, "--checkpoint")
@@ -96,7 +108,7 @@ class Prover(Closing):
         }
 
     def consistency(self, partition: int, first: int, second: int) -> Bundle:
-        """That the log of one checkpoint is the beginning of that of the other. Raises InvalidInput, LogCorrupt."""
+        """That the log of one checkpoint is the beginning of that of the other. Raises as `inclusion`."""
         self._partition(partition)
         note_from, from_ = self._chosen(partition, first, "--from")
         note, to = self._chosen(partition, second, "--to")
@@ -118,7 +130,8 @@ class Prover(Closing):
         """That these are all events of the session, up to the checkpoint: each event's inclusion, and a statement.
 
         The whole partition is read, and must be what the checkpoint is signed over: an event that was made another
-        session's would be missing without a word. Raises SessionNotFound, InvalidInput, LogCorrupt, KeyUnavailable.
+        session's would be missing without a word. Raises SessionNotFound, InvalidInput, NothingSigned,
+        LogCorrupt, KeyUnavailable.
         """
         originator = parse_id(session_id, "session_id")
         partition = self.partition_of(session_id)
@@ -191,8 +204,8 @@ class Prover(Closing):
         """The note over that size (None: the newest), checked where the key is here."""
         note = self._notes.newest(partition)
         if note is None:
-            must = "must be of one: `session-ledger checkpoint --once` signs one"
-            raise InvalidInput(option, "no checkpoint at all", must)
+            where = "the control log" if partition < 0 else f"partition {partition}"
+            raise NothingSigned(f"nothing of {where} is signed yet: run `session-ledger checkpoint --once`, then again")
         self._leaves.signed[partition] = newest = Checkpoint.of_text(note).size
         if size is not None and size != newest:
             note = self._older(partition, size, option)

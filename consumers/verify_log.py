@@ -59,6 +59,8 @@ class LogFindings(Findings):
     """Partition to the size of its stored tree, where that agrees; it is not signed, so it protects nothing."""
     trees_unusable: str | None = None
     """Why no stored tree was compared, where there are some: they are of another log, or damaged."""
+    views_unusable: str | None = None
+    """Why the views did not tell what was quarantined, where there are some: likewise, or they can not be opened."""
 
     @property
     def uncompared(self) -> list[int]:

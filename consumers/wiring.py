@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from session_ledger.domain.errors import Misconfigured, ProjectionForeign
 from session_ledger.ledger.log.port import Log
 from session_ledger.projections.agents import AgentsProjection
 from session_ledger.projections.holds import HoldsProjection
@@ -41,14 +42,31 @@ def delete_store(directory: Path) -> None:
         (directory / f"{VIEWS_FILE}{suffix}").unlink(missing_ok=True)
 
 
-def stepped_over(log: Log, directory: Path | None) -> Callable[[int], frozenset[int]]:
-    """Partition to the positions that `quarantine` set aside, which every other projection leaves out as well."""
+def stepped_over(
+    log: Log, directory: Path | None, on_unusable: Callable[[str], None] | None = None
+) -> Callable[[int], frozenset[int]]:
+    """Partition to the positions that `quarantine` set aside, which every other projection leaves out as well.
+
+    `on_unusable`: told, once, why the views tell none, where they are another log's or can not be opened; None: that is
+    raised, as ProjectionForeign or Misconfigured.
+    """
     if directory is None or not (directory / VIEWS_FILE).exists():
         return lambda partition: frozenset()
 
+    told = False
+
     def quarantined(partition: int) -> frozenset[int]:
-        with open_store(log, directory) as views:
-            return frozenset(record.position for record in views.quarantined(partition))
+        nonlocal told
+        try:
+            with open_store(log, directory) as views:
+                return frozenset(record.position for record in views.quarantined(partition))
+        except (ProjectionForeign, Misconfigured) as error:
+            if on_unusable is None:
+                raise
+            if not told:
+                told = True
+                on_unusable(f"which records `quarantine` set aside is not known: {error}")
+            return frozenset()
 
     cached: dict[int, tuple[float, frozenset[int]]] = {}
 

@@ -17,6 +17,8 @@ from session_ledger.domain.errors_erasure import HistoryErased as HistoryErased
 from session_ledger.domain.errors_erasure import HoldNotFound as HoldNotFound
 from session_ledger.domain.errors_erasure import NotErasable as NotErasable
 from session_ledger.domain.errors_erasure import UnderLegalHold as UnderLegalHold
+from session_ledger.domain.errors_proofs import NothingSigned as NothingSigned
+from session_ledger.domain.errors_proofs import ProofInvalid as ProofInvalid
 
 # --- the caller's input -------------------------------------------------------------------------------------------
 
@@ -208,10 +210,11 @@ class ClockUnreliable(SessionLedgerError):
 
 
 class LogUnavailable(SessionLedgerError):
-    """The log can not be reached or opened."""
+    """The log can not be reached or opened. `fenced`: brokers answer, and another process is in the way."""
 
     code = "log_unavailable"
     retriable = True
+    fenced: bool = False
 
 
 class RegistryUnavailable(LogUnavailable):
@@ -257,12 +260,6 @@ class UndecodableRecord(LogCorrupt):
 
 def _undecodable(reason: str, partition: int | None, position: int | None) -> UndecodableRecord:
     return UndecodableRecord(reason, partition=partition, position=position)
-
-
-class ProofInvalid(SessionLedgerError):
-    """A proof does not show what it says: says what does not hold."""
-
-    code = "proof_invalid"
 
 
 class KeyUnavailable(SessionLedgerError):

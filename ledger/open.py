@@ -29,7 +29,7 @@ from session_ledger.ledger.folds import PartitionFolds
 from session_ledger.ledger.guard import Guarded, Refused
 from session_ledger.ledger.keys import open_envelope as open_envelope
 from session_ledger.ledger.log.port import Log
-from session_ledger.ledger.principals import assert_peers_are_told, own_principal, peer_of, principals_of
+from session_ledger.ledger.principals import assert_peers_are_told, own_principal, peer_of, principals_of, system_user
 from session_ledger.ledger.pseudonyms import open_edge
 from session_ledger.ledger.published import codec_of
 from session_ledger.ledger.settings import Settings
@@ -73,6 +73,7 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
             replication_factor=place.replication_factor,
             write=write,
             take_over=take_over,
+            left=() if place.directory is None else left_of_a_log(place.directory),  # looked for before the topics
             **settings.kafka_client,  # type: ignore[arg-type]  # checked by its settings, and by name in there
         )
     if place.directory is None:
@@ -86,9 +87,14 @@ def open_log(place: LedgerUrl, settings: Settings, *, write: bool, take_over: bo
     return SQLiteLog.open(place.directory, name=settings.name, write=write, take_over=take_over, create=write)
 
 
+def left_of_a_log(directory: Path) -> list[Path]:
+    """The files in a ledger's directory that only come with a log: where it is not there, they tell that it is lost."""
+    return sorted(path for pattern in LEFT_OF_A_LOG for path in directory.glob(pattern))
+
+
 def _assert_new(directory: Path, log_file: str) -> None:
     """Raise LogUnavailable where there is what only comes with a log: a new one would hide that it is lost."""
-    left = sorted(path.name for pattern in LEFT_OF_A_LOG for path in directory.glob(pattern))
+    left = [path.name for path in left_of_a_log(directory)]
     if left and not (directory / log_file).exists():  # else another process has just made it
         raise LogUnavailable(
             f"the log {directory / log_file} is gone, and what came with it is there ({', '.join(left)}): mount or "
@@ -144,6 +150,8 @@ def open_ledger(
         guarded = backend if principal is None else Guarded(backend, principal)
         return cls(guarded, url, name, durability, chosen.close_timeout_s, clock_us)
 
+    if take_over:
+        assert_may_own(directory, chosen)
     if only_by_socket(directory, chosen):
         assert directory is not None
         out_of_reach = NotOwner(f"{directory} is not this user's to enter, and nobody listens at its command socket")
@@ -245,6 +253,15 @@ def owners_positions(place: LedgerUrl, settings: Settings) -> list[int] | None:
         return client.positions()
     finally:
         client.close()
+
+
+def assert_may_own(directory: Path | None, settings: Settings) -> None:
+    """Raise Forbidden for a user whom only the owner's command socket serves: the files are not theirs to use."""
+    if only_by_socket(directory, settings):
+        raise Forbidden(
+            f"{system_user()} may not enter the ledger's directory {directory}, and so can not own the ledger: own "
+            "it, or take it over, as the user whose directory it is. Other commands go to the owner's socket"
+        )
 
 
 def _client(directory: Path, settings: Settings, not_owner: NotOwner) -> CommandClient:

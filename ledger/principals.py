@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import socket
 import struct
 import sys
@@ -11,6 +9,8 @@ import sys
 from session_ledger.domain.errors import Forbidden, Misconfigured
 from session_ledger.ledger.settings import Settings
 from session_ledger.security.access import EVERY_TENANT, Principal, Principals
+from session_ledger.security.users import system_user as system_user
+from session_ledger.security.users import user_name
 
 _CREDENTIALS = struct.Struct("=iII")  # Linux, struct ucred: process, user, group
 _XUCRED = struct.Struct("=II")  # macOS, how struct xucred begins: version, user
@@ -29,19 +29,6 @@ def principals_of(settings: Settings) -> Principals:
 def own_principal(settings: Settings) -> Principal:
     """Who runs this process. Raises Forbidden for a user who is not listed, where anybody is."""
     return principals_of(settings).of(system_user())
-
-
-def system_user() -> str:
-    """The name of the user whose rights this process has: the system's word, not the environment's."""
-    return user_name(os.geteuid())
-
-
-def user_name(uid: int) -> str:
-    """The system's name of a user; `uid 1234` where it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
 
 
 def peer_of(connection: socket.socket) -> str:

@@ -33,15 +33,22 @@ class SocketPlace:
         return _SHARED if self.shared else _OWN
 
     def make_directory(self) -> None:
-        """See that its directory is there, and safe. Raises Misconfigured."""
+        """See that its directory is there, and safe; it is made where its parent is there. Raises Misconfigured."""
         directory = self.path.parent
         try:
             if self.set_apart and not directory.exists():
-                directory.mkdir(parents=True)
+                if not directory.parent.exists():  # a path that was mistyped is not made, least of all under the root
+                    raise Misconfigured(
+                        f"`command_socket` is {self.path}, and there is no {directory.parent}: make it, or correct the "
+                        "setting; only the socket's own directory is made by itself"
+                    )
+                directory.mkdir()
                 directory.chmod(0o755 if self.shared else 0o700)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise Misconfigured(f"the directory {directory} of the command socket can not be used: {error}") from error
+            raise Misconfigured(
+                f"the directory {directory} of the command socket can not be used: {error.strerror}"
+            ) from error
         self.check()
 
     def check(self) -> None:

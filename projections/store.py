@@ -30,6 +30,7 @@ from session_ledger.domain.events import Event
 from session_ledger.projections.port import Entry, Projection, Quarantined, Receipt
 from session_ledger.projections.temporary import temporary_directory
 from session_ledger.security.files import exist_private
+from session_ledger.security.users import unusable_by_this_user
 
 BUSY_TIMEOUT_S = 30.0  # a rebuild puts its pages in place under the write lock; a big one takes some seconds
 ROOT_0 = bytes(32)
@@ -85,9 +86,11 @@ class Store:
                 self._db.execute("PRAGMA synchronous = OFF")
             self._prepare()
         except (sqlite3.Error, OSError) as error:
+            what = f"{self.path} can not be opened as a file of views"
+            if (why := _not_permitted(error, Path(self.path))) is not None:
+                raise Misconfigured(f"{what}: {why}; run it as a user who may, or be given the right") from error
             raise _unusable(error)(
-                f"{self.path} can not be opened as a file of views: {error}; "
-                "where it is one and damaged, rebuild it or delete it: it is made again from the log"
+                f"{what}: {error}; where it is one and damaged, rebuild it or delete it: it is made again from the log"
             ) from error
 
     @classmethod
@@ -300,6 +303,8 @@ class Store:
         except sqlite3.DatabaseError as error:
             if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
                 raise
+            if (why := _not_permitted(error, Path(self.path))) is not None:
+                raise Misconfigured(f"the views in {self.path} can not be used: {why}") from error
             raise _unusable(error)(
                 f"the views in {self.path} can not be used: {error}; "
                 "where the file is damaged, rebuild it or delete it: it is made again from the log"
@@ -335,6 +340,14 @@ class Store:
     def _meta(db: sqlite3.Connection, key: str) -> str | None:
         row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
+
+
+def _not_permitted(error: Exception, path: Path) -> str | None:
+    """Who may not use the file, where that is what the error comes of."""
+    refused = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+    if isinstance(error, PermissionError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in refused:
+        return unusable_by_this_user(path)
+    return None
 
 
 def _unusable(error: Exception) -> type[Misconfigured]:

@@ -142,7 +142,8 @@ class Signer:
                     create_private(path, f"{_PRIVATE}+{name}+{base64.b64encode(ED25519 + seed).decode()}\n".encode())
             if (wrong := open_to_others(path.stat().st_mode)) is not None:
                 raise SigningKeyUnavailable(
-                    f"the signing key {path} {wrong}: make a new one, or chmod 600 it if nobody read it"
+                    f"the signing key {path} {wrong}: chmod 600 it. Where one of them may have read it, they can sign "
+                    "as this ledger: from then on only what was kept elsewhere before, such as a mirror, is evidence"
                 )
             kind, _, rest = path.read_text(encoding="utf-8").strip().rpartition(f"{_PRIVATE}+")
             told, _, encoded = rest.partition("+")
@@ -150,8 +151,19 @@ class Signer:
             if kind or not told or seed[:1] != ED25519:
                 raise ValueError("it is no private key")
             self._key = Ed25519PrivateKey.from_private_bytes(seed[1:])
-        except (OSError, ValueError) as error:
-            raise SigningKeyUnavailable(f"the signing key {path} can not be read: {error}") from error
+        except FileNotFoundError as error:
+            raise SigningKeyUnavailable(
+                f"there is no signing key {path}: the first signature makes it (`session-ledger checkpoint --once`); "
+                "where something was signed before, bring it back from its copy"
+            ) from error
+        except OSError as error:
+            raise SigningKeyUnavailable(
+                f"the signing key {path} can not be read: {error.strerror or error}; see that this user may"
+            ) from error
+        except ValueError as error:  # of UTF-8, base64 and the key itself: none would help to mend it
+            raise SigningKeyUnavailable(
+                f"the signing key {path} is no key file, or a damaged one: bring it back from its copy"
+            ) from error
         if told != name:
             raise SigningKeyUnavailable(
                 f"the signing key {path} is {told}'s, not {name}'s: bring this ledger's own key back"

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from session_ledger.domain.errors import LogCorrupt, LogUnavailable
 from session_ledger.ledger.log.kafka_client import Cluster
@@ -64,6 +66,7 @@ class KafkaLog(Log):
         replication_factor: int | None = None,
         write: bool,
         take_over: bool = False,
+        left: Sequence[Path] = (),
         compression: str | None = None,
         **security: str | int | float | bool,
     ) -> KafkaLog:
@@ -71,8 +74,9 @@ class KafkaLog(Log):
 
         `bootstrap`: ``HOST:PORT[,HOST:PORT]``. `partitions`: a power of two; must agree with the topic's.
         `replication_factor` of topics that are made now; None: 3 where there are three brokers, else 1. `take_over`
-        puts out the owner of now: its appends and proofs raise NotOwner from then on. `compression`: "lz4", "gzip",
-        "none"; None: lz4. `security`: kafka-python's `security_protocol`, `ssl_*` and `sasl_*`.
+        puts out the owner of now: its appends and proofs raise NotOwner from then on. `left`: local files that only
+        come with a log, so that no topic is made beside them. `compression`: "lz4", "gzip", "none"; None: lz4.
+        `security`: kafka-python's `security_protocol`, `ssl_*` and `sasl_*`.
 
         Raises NotOwner (another process owns it; names it), LogUnavailable, LogCorrupt, LogTooNew, Misconfigured.
         """
@@ -81,7 +85,7 @@ class KafkaLog(Log):
         try:
             cluster = Cluster(options)
             try:
-                topics = ensure_topics(cluster, name, partitions, replication_factor, create=write)
+                topics = ensure_topics(cluster, name, partitions, replication_factor, write, left)
                 if take_over:  # nobody is put out for a process that can not read the log
                     looking = cls(options, cluster, name, topics, None)
                     try:

@@ -6,6 +6,8 @@ A refusal (wrong password, certificate, listener, missing permission) is told at
 from __future__ import annotations
 
 import logging
+import os
+import re
 import socket
 import ssl
 import time
@@ -30,6 +32,7 @@ BOOTSTRAP_TIMEOUT_MS = 5_000  # the first answer of any broker
 KNOCK_TIMEOUT_S = 3.0  # each step of a first connection, TLS and SASL included
 KNOCK_AGAIN_S = 0.3  # a broker that shuts down hangs up once; one that wants another protocol does it again
 PASSWORD, PASSWORD_FILE = "sasl_plain_password", "sasl_plain_password_file"
+_SYSTEM_ERROR = re.compile(r"\[Errno (?P<of_python>\d+)\] .*|\b(?P<of_client>\d+) E[A-Z]+\b")
 LOGGERS = ("kafka.net.connection", "kafka.protocol.parser")  # at DEBUG they write what is sent
 
 
@@ -71,9 +74,26 @@ def _without_passwords(record: logging.LogRecord) -> bool:
 
 
 def said(error: BaseException) -> str:
-    """An error of the client in words."""
-    name, text = type(error).__name__, str(error)
-    return text if text.startswith(name) else f"{name}: {text}".rstrip(": ")
+    """An error of the client in words, each thing once: Kafka's name of it, and what is known beyond that."""
+    name = type(error).__name__
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no text in {error.encoding.upper()}"
+    if isinstance(error, OSError) and error.strerror is not None:
+        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    text = str(error).removeprefix(f"[Error {getattr(error, 'errno', None)}] ")
+    text = text.removeprefix(name).removeprefix(": ")
+    if isinstance(error, kafka_errors.KafkaConnectionError):
+        name, text = "no connection", _SYSTEM_ERROR.sub(_in_words, text)
+    elif isinstance(error, kafka_errors.KafkaTimeoutError):
+        return text or "no answer in time"
+    elif isinstance(error, (kafka_errors.KafkaConfigurationError, ValueError, TypeError)):
+        return text or name
+    return f"{name}: {text}" if text else name
+
+
+def _in_words(found: re.Match[str]) -> str:
+    """A number of the operating system's as it says it, instead of what Python wrote."""
+    return os.strerror(int(found["of_python"] or found["of_client"]))
 
 
 class HungUp(Exception):

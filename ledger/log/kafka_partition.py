@@ -265,14 +265,19 @@ class KafkaPartition(RecordedPartition):
             try:
                 producer, sent, started_s = self._write([barrier()])  # a fenced producer's empty transaction succeeds
             except ProducerFailed as error:
-                raise LogUnavailable(f"{self._name}: ownership can not be proved: {error}") from error
+                raise self._not_proved(error) from error
             try:
                 producer.abort()
                 self._writing = False
             except ProducerFailed as error:
                 self._failed(producer, error)
-                raise LogUnavailable(f"{self._name}: ownership can not be proved: {error}") from error
+                raise self._not_proved(error) from error
             self._proved(sent, started_s)
+
+    def _not_proved(self, error: ProducerFailed) -> LogUnavailable:
+        found = LogUnavailable(f"{self._name}: ownership can not be proved: {error}")
+        found.fenced = error.fenced
+        return found
 
     def _write(self, messages: Sequence[Message]) -> tuple[Producer, Sent, float]:
         """Begin a transaction: (who wrote, what, when it began). Raises ProducerFailed, NotOwner, LogUnavailable.

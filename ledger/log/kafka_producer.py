@@ -60,6 +60,7 @@ TRANSACTION_COORDINATOR = 1
 RETRY_S = 0.1  # a broker that is away, a coordinator that is loading
 BUSY_RETRY_S = 0.001  # the markers of the transaction before are being written: a matter of milliseconds
 
+TAKEN = "another process has taken the partition in between or tried to, or the transaction lasted longer than it may"
 _FENCED = (
     kafka_errors.ProducerFencedError,
     kafka_errors.InvalidProducerEpochError,
@@ -227,7 +228,8 @@ class Producer:
             yield
         except (kafka_errors.KafkaError, ValueError, TypeError) as error:
             remedy = remedy_of(error)
-            failure = ProducerFailed(f"{what}: {said(error)}" + (f"; {remedy}" if remedy else ""))
+            hint = TAKEN if isinstance(error, _FENCED) else remedy
+            failure = ProducerFailed(f"{what}: {said(error)}" + (f"; {hint}" if hint else ""))
             failure.refused = remedy is not None
             failure.forgotten = isinstance(error, _FORGOTTEN)
             failure.fenced = isinstance(error, _FENCED)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from session_ledger.domain.errors import LogUnavailable, Misconfigured
+from session_ledger.domain.errors import LogCorrupt, LogUnavailable, Misconfigured
 from session_ledger.ledger.log.kafka_client import Cluster
 from session_ledger.ledger.log.kafka_types import MESSAGE_BYTES_MAX, TopicFacts
 
 PARTITIONS_MAX = 4096  # slots
 CREATED_TIMEOUT_S = 10.0  # until every broker knows a new topic
+LOST_AFTER_S = 2.0  # a broker that knows a new topic late, or an owner between the two that it makes, is no loss
 SAFE_REPLICATION = 3
 SAFE_ISR = 2
 KEEPS_EVERYTHING = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
@@ -45,16 +48,63 @@ def ensure_checkpoints_topic(cluster: Cluster, ledger: str, replication_factor: 
 
 
 def ensure_topics(
-    cluster: Cluster, ledger: str, partitions: int, replication_factor: int | None, create: bool
+    cluster: Cluster,
+    ledger: str,
+    partitions: int,
+    replication_factor: int | None,
+    create: bool,
+    left: Sequence[Path] = (),
 ) -> Topics:
-    """The ledger's topics, made if `create` and they are missing. Raises Misconfigured, LogUnavailable."""
+    """The ledger's topics, made if `create` and they are missing. Events are made first, so control tells of them.
+
+    `left`: local files that only come with a log, found before this: where they are, a topic that is not there is lost,
+    and none is made in its place. Raises Misconfigured, LogUnavailable, LogCorrupt (one of the two is lost).
+    """
     if re.fullmatch(r"[A-Za-z0-9._-]{1,200}", ledger) is None:
         raise Misconfigured(f"{ledger!r} can not name a ledger on Kafka: use letters, digits, '.', '_' and '-'")
     if not 1 <= partitions <= PARTITIONS_MAX or partitions & (partitions - 1):
         raise Misconfigured(f"partitions={partitions}: must be a power of two from 1 to {PARTITIONS_MAX}")
+    _assert_not_lost(cluster, ledger, left)
     events = _ensure(cluster, events_topic(ledger), partitions, replication_factor, create)
     control = _ensure(cluster, control_topic(ledger), 1, replication_factor, create)
     return Topics(events, control)
+
+
+def _assert_not_lost(cluster: Cluster, ledger: str, left: Sequence[Path]) -> None:
+    """Raise for a topic that was there and is not; a first creation that was broken off between the two goes on."""
+    events, control = events_topic(ledger), control_topic(ledger)
+    deadline_s = time.monotonic() + LOST_AFTER_S
+    while True:
+        has_control = cluster.topic(control) is not None  # made last, so asked for first
+        facts = cluster.topic(events)
+        whole = facts is not None and has_control
+        new = facts is None and not has_control and not left
+        if whole or new:
+            return
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(0.05)
+    beside = f" ({_told(left)} came with it)" if left else ""
+    if has_control:
+        raise LogCorrupt(
+            f"there is no topic {events}, and {control} is there: the events are lost{beside}; restore the topic. "
+            "Nothing was made in its place"
+        )
+    if facts is None:
+        raise LogUnavailable(
+            f"there are no topics {events} and {control}, and what only comes with a log is there ({_told(left)}): see "
+            "the ledger's name; where they are lost, restore them. To begin a new ledger, take another replica "
+            "directory (`?replica=DIR`), or another name where the URL names none"
+        )
+    if left or any(cluster.high_watermark(events, number) for number in range(facts.partitions)):
+        raise LogCorrupt(
+            f"there is no topic {control}, and {events} holds what was written after it was made{beside}: it is lost; "
+            "restore the topic. Nothing was made in its place"
+        )
+
+
+def _told(left: Sequence[Path]) -> str:
+    return f"{', '.join(path.name for path in left)} in {left[0].parent}"
 
 
 def _ensure(cluster: Cluster, name: str, partitions: int, replication_factor: int | None, create: bool) -> TopicFacts:

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,17 @@ def test_an_inclusion_proof_is_checked_without_the_ledger(auditor: Auditor) -> N
     ran = auditor.judge(bundle)
     assert (0, True, "inclusion", 2) == (ran.code, ran.json["ok"], ran.json["kind"], ran.json["tree_size"])
     assert 0 == auditor.alone("proof", "verify", auditor.place / "bundle.json", "--key", auditor.key).code
+
+
+def test_a_partition_of_which_nothing_is_signed(auditor: Auditor) -> None:
+    """It says so and what to run, with the exit code of what is not there yet."""
+    with closing(sqlite3.connect(auditor.shell.directory / "checkpoints.db")) as db, db:
+        db.execute("DELETE FROM checkpoints WHERE partition = 0")
+    for command in ("inclusion --position 1", "consistency --from 1 --to 2"):
+        ran = auditor.shell("proof", *command.split(), "--json")
+        assert (3, "nothing_signed") == (ran.code, ran.json["error"]["code"]), ran.out
+        assert "nothing of partition 0 is signed yet: run `session-ledger checkpoint --once`" in ran.err
+    assert 0 == auditor.shell("proof", "inclusion", "--partition", "-1", "--position", 1).code
 
 
 def test_a_consistency_proof_leads_from_one_checkpoint_to_the_next(auditor: Auditor) -> None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-from tests.cli.shell import Shell, chat, jsonl
+import pytest
+
+from session_ledger import Ledger
+from session_ledger.cli import owning
+from session_ledger.domain.errors import LogUnavailable
+from tests.cli.shell import Shell, chat, jsonl, streams
 
 
 def line_of(process: subprocess.Popen[bytes]) -> dict[str, object]:
@@ -82,6 +91,67 @@ def test_a_service_that_was_taken_over_from_notices_by_itself(shell: Shell) -> N
         assert b"everything taken was served" not in out
         assert err.startswith(b"session-ledger: ")
         assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize("fenced", [False, True])
+def test_only_a_check_of_the_ownership_tells_that_the_log_can_be_used_again(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, fenced: bool
+) -> None:
+    """A sweep that finds nothing due asks no broker; who was fenced is not sent to look after its brokers."""
+    monkeypatch.setattr(owning, "OWNED_S", 0.0)
+    monkeypatch.setattr(owning, "WAKE_S", 0.02)
+    stop, swept = threading.Event(), 0
+
+    def away() -> list[int]:
+        error = LogUnavailable("it can not be asked")
+        error.fenced = fenced
+        raise error
+
+    with streams() as (_, err), Ledger.open(sqlite_url) as ledger:
+        real_sweep = ledger.expire_due
+
+        def sweep() -> object:
+            nonlocal swept
+            swept += 1
+            return real_sweep()
+
+        monkeypatch.setattr(ledger, "positions", away)
+        monkeypatch.setattr(ledger, "expire_due", sweep)
+        service = threading.Thread(target=lambda: owning._sweep_until(stop, ledger, 0.02, False, check=True))
+        service.start()
+        try:
+            wait_for(lambda: swept > 5)
+            assert b"commands are refused" in err.getvalue()
+            assert fenced is not (b"see that its brokers run" in err.getvalue())
+            assert b"can be used again, after" not in err.getvalue()
+            monkeypatch.undo()
+            wait_for(lambda: b"can be used again, after" in err.getvalue())
+        finally:
+            stop.set()
+            service.join(30)
+    assert 1 == err.getvalue().count(b"commands are refused")
+
+
+def test_who_may_not_enter_the_directory_is_not_told_to_take_over(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither `serve` nor --take-over can make an owner of a user who only reaches the command socket."""
+    monkeypatch.setenv("SESSION_LEDGER_COMMAND_SOCKET", str(tmp_path / "c.sock"))
+    with Ledger.open(shell.url):
+        monkeypatch.setattr(os, "access", lambda *arguments, **options: False)
+        for command in ("serve", "serve --take-over", "sessions create -U u --take-over"):
+            ran = shell(*command.split(), "--json")
+            assert (1, "forbidden") == (ran.code, ran.json["error"]["code"]), ran
+            assert f"may not enter the ledger's directory {shell.directory}" in ran.err
+        assert 0 == shell("sessions", "create", "-U", "u").code
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds."""
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def test_a_service_sweeps(shell: Shell) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from session_ledger.consumers.checkpointer import Checkpointer
 from session_ledger.consumers.mirror import Mirror
-from session_ledger.domain.errors import KeyUnavailable, Misconfigured
+from session_ledger.consumers.views import Views
+from session_ledger.domain.errors import KeyUnavailable, LogCorrupt, Misconfigured
 from session_ledger.security.checkpoint import Checkpoint, origin_of
 from session_ledger.security.signing import Signer
 from tests.consumers.signed import Row, Signed
@@ -181,6 +182,34 @@ def test_a_stored_tree_that_is_not_of_the_log_is_told(signed: Signed) -> None:
     assert "made from another log" in str(found.trees_unusable)
     without(signed, "checkpoints.db")
     assert [("unsigned", None, None)] == signed.found()
+
+
+@pytest.mark.parametrize("change", ["another log's", "no file of views"])
+def test_views_that_can_not_be_used_hide_nothing(signed: Signed, change: str) -> None:
+    """They only tell what was quarantined: without them the loss is found, and that they told nothing is told."""
+    with Views.open(signed.url) as views:
+        views.refresh()
+    if change == "another log's":
+        signed.sql("views.db", "UPDATE meta SET value = 'another' WHERE key = 'log_id'")
+    else:
+        (signed.directory / "views.db").write_bytes(b"no database" * 1000)
+    for path, _ in Mirror(signed.mirror).read(origin_of("ledger", -1)):
+        path.unlink()
+    signed.sql("checkpoints.db", "DELETE FROM checkpoints WHERE partition = -1")  # so the views are asked
+    found = signed.check(mirror=True)
+    assert [("unsigned", -1)] == [(one.what, one.partition) for one in found.findings]
+    assert "which records `quarantine` set aside is not known" in str(found.views_unusable)
+    assert "views.db" in str(found.views_unusable)
+    signed.grow(3)
+    told: list[str] = []
+    with Checkpointer(signed.url, on_unusable=told.append) as checkpointer:
+        assert 4 == checkpointer.catch_up()
+    assert 1 == len(told)
+    signed.rewrite(lambda rows: rows[:-7])
+    assert ("truncated", 0, SIZES[2] - 2) in signed.found(mirror=True)
+    signed.sql("merkle.db", "UPDATE meta SET value = 'another' WHERE key = 'log_id'")
+    with pytest.raises(LogCorrupt, match="ends at position 18, and a checkpoint is signed over 21"):
+        signed.sign()
 
 
 def test_a_position_that_is_not_there_is_named(signed: Signed) -> None:

@@ -32,6 +32,7 @@ def main(url: str, command_socket: str, uid: int) -> None:
             "other right": lambda: ledger.set_limits("acme", max_sessions=1),
             "positions": ledger.positions,
             "expire": ledger.expire_due,
+            "take over": lambda: Ledger.open(url, command_socket=command_socket, take_over=True),
         }
         for name, run in tries.items():
             try:

@@ -301,11 +301,15 @@ def test_another_user_is_answered_by_role(
         assert not (directory / "command.sock").exists()
         answered = as_user(uid, url, place)
         assert {"user": f"uid {uid}", "owner": False} == answered.pop("")
+        taken = answered.pop("take over")
+        assert "forbidden" == taken["code"]
+        assert f"uid {uid} may not enter the ledger's directory {directory}, and so can not own" in taken["text"]
         done = {"own": "done", "foreign": "forbidden", "other right": "forbidden", "positions": "done"}
         assert done | {"expire": "forbidden"} == {name: said["code"] for name, said in answered.items()}
         refused = as_user(stranger, url, place)
         assert {"user": f"uid {stranger}", "owner": False} == refused.pop("")
         assert {"forbidden"} == {said["code"] for said in refused.values()}
+        del refused["take over"]
         assert {"uid 54322 is no principal"} == {said["text"][:25] for said in refused.values()}
         assert ["acme"] == [event.tenant for event in events(ledger.itself)]
         overflow = as_user(principals.OVERFLOW_UID, url, place)
@@ -319,6 +323,14 @@ def test_a_socket_elsewhere_without_principals_is_for_this_user_alone(sqlite_url
         assert (0o600, 0o700) == (place.stat().st_mode & 0o777, place.parent.stat().st_mode & 0o777)
         assert 1 == client.create_session("t", "u").position
     assert not place.exists()
+
+
+def test_a_mistyped_place_is_not_made(sqlite_url: str, shared_place: Path) -> None:
+    """The socket's own directory is made; where its parent is not there, that is named, and nothing is made."""
+    place = shared_place / "mistyped" / "run" / "command.sock"
+    with pytest.raises(Misconfigured, match=f"there is no {shared_place / 'mistyped'}: make it"):
+        Ledger.open(sqlite_url, command_socket=place)
+    assert not (shared_place / "mistyped").exists()
 
 
 def test_a_socket_in_the_ledgers_directory_stays_this_users_own(sqlite_url: str, directory: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -22,11 +21,21 @@ from session_ledger.domain.errors import (
 )
 from session_ledger.domain.ids import parse_id
 from session_ledger.domain.results import Result
-from session_ledger.ledger.log import kafka_client
+from session_ledger.ledger.log import kafka_client, kafka_topics
+from session_ledger.ledger.log.kafka_client import Cluster
+from session_ledger.ledger.log.kafka_topics import ensure_topics
+from session_ledger.ledger.log.kafka_types import ClientOptions
 from tests.cli.shell import Shell
 from tests.ledger.support import assert_folds_equal_the_log, keys_in_vault, partition_folds, shard_of, stored
+from tests.log_kafka.support import delete_topics, topics_of
 
 pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One broker knows at once what is there, so nobody looks again for long."""
+    monkeypatch.setattr(kafka_topics, "LOST_AFTER_S", 0.1)
 
 
 def url_of(kafka: str, name: str, directory: Path) -> str:
@@ -36,14 +45,7 @@ def url_of(kafka: str, name: str, directory: Path) -> str:
 
 def delete(kafka: str, name: str) -> None:
     """Delete a ledger's topics, and wait until they are gone."""
-    admin = KafkaAdminClient(bootstrap_servers=kafka)
-    topics = {f"{name}.events", f"{name}.control"}
-    admin.delete_topics(sorted(topics))
-    deadline_s = time.monotonic() + 20
-    while topics & set(admin.list_topics()):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-    admin.close()
+    delete_topics(kafka, f"{name}.events", f"{name}.control")
 
 
 def filled(url: str) -> str:
@@ -57,12 +59,21 @@ def filled(url: str) -> str:
         return session
 
 
-def test_the_files_of_a_ledger_that_was_deleted_and_made_again(kafka: str, ledger_name: str, directory: Path) -> None:
-    """The folded state is made anew, the views say whose they are, and the vault's old keys do no harm."""
+def test_the_files_of_a_ledger_that_was_deleted_and_made_again(
+    kafka: str, ledger_name: str, directory: Path, tmp_path: Path
+) -> None:
+    """Refused over them; made elsewhere first: state is made anew, views say whose they are, old keys do no harm."""
     url = url_of(kafka, ledger_name, directory)
     old = filled(url)
     keys = keys_in_vault(directory)
     delete(kafka, ledger_name)
+    gone = r"there are no topics .* only comes with a log is there \(.*vault\.db in .*take another replica directory"
+    for opened in (Ledger.open, Views.open):
+        with pytest.raises(LogUnavailable, match=gone):
+            opened(url)
+    assert [] == topics_of(kafka, ledger_name)
+    assert keys == keys_in_vault(directory)
+    Ledger.open(url_of(kafka, ledger_name, tmp_path / "fresh")).close()
     with Ledger.open(url) as ledger:
         assert 0 == partition_folds(ledger).position
         with pytest.raises(SessionNotFound):
@@ -82,12 +93,47 @@ def test_the_files_of_a_ledger_that_was_deleted_and_made_again(kafka: str, ledge
         assert [session] == [found.session_id for found in views.sessions("t", "u").items]
 
 
-def test_the_files_of_another_ledger(kafka: str, ledger_name: str, directory: Path) -> None:
+@pytest.mark.parametrize("lost", ["events", "control"])
+def test_a_lost_topic_is_not_replaced_by_an_empty_one(
+    kafka: str, ledger_name: str, directory: Path, tmp_path: Path, lost: str
+) -> None:
+    """Owners, also with --take-over or another directory, and readers are told which is lost; none is made."""
+    url = url_of(kafka, ledger_name, directory)
+    filled(url)
+    delete_topics(kafka, f"{ledger_name}.{lost}")
+    shell = Shell(directory)
+    for shell.url, command in (
+        (url, "quota set calls 5 -U u"),
+        (url, "quota set calls 5 -U u --take-over"),
+        (url_of(kafka, ledger_name, tmp_path / "fresh"), "quota set calls 5 -U u"),
+        (url, "stats"),
+    ):
+        ran = shell(*command.split(), "--json")
+        assert (1, "log_corrupt") == (ran.code, ran.json["error"]["code"]), (command, ran)
+        assert f"there is no topic {ledger_name}.{lost}" in ran.json["error"]["message"]
+    assert [{"events": "control", "control": "events"}[lost]] == topics_of(kafka, ledger_name)
+
+
+def test_a_first_creation_that_was_broken_off_goes_on(kafka: str, ledger_name: str, directory: Path) -> None:
+    """Events made, then a crash before control: the next owner makes the rest, and serves."""
+    cluster = Cluster(ClientOptions(kafka, "test"))
+    ensure_topics(cluster, ledger_name, 1, None, create=True)
+    cluster.close()
+    delete_topics(kafka, f"{ledger_name}.control")
+    with Ledger.open(url_of(kafka, ledger_name, directory)) as ledger:
+        assert 1 == ledger.create_session("t", "u").position
+    assert ["control", "events"] == topics_of(kafka, ledger_name)
+
+
+def test_the_files_of_another_ledger(kafka: str, ledger_name: str, directory: Path, tmp_path: Path) -> None:
     """Opened over another's replica, its vault's keys are refused, nothing else is believed, and the other goes on."""
     mine, other = (url_of(kafka, name, directory) for name in (ledger_name, f"{ledger_name}-other"))
     old = filled(mine)
-    with pytest.raises(KeyUnavailable, match="belongs to another owner"):
+    with pytest.raises(LogUnavailable, match="see the ledger's name"):  # which is not made beside another's files
         Ledger.open(other)
+    Ledger.open(url_of(kafka, f"{ledger_name}-other", tmp_path / "fresh"), encryption="none").close()
+    with Ledger.open(other) as ledger, pytest.raises(KeyUnavailable, match="belongs to another owner"):
+        ledger.create_session("t", "u", title="new")
     with Ledger.open(other, encryption="none") as ledger:
         assert 0 == partition_folds(ledger).position
         with pytest.raises(SessionNotFound):

@@ -6,6 +6,8 @@ import threading
 import time
 import uuid
 
+from kafka import KafkaAdminClient
+
 from session_ledger.domain.errors import AppendFailed, LogUnavailable, OutcomeUnknown
 from session_ledger.ledger.log.kafka import KafkaLog
 from session_ledger.ledger.log.kafka_lease import SESSION_TIMEOUT_MS
@@ -40,6 +42,25 @@ def open_kafka(argument: str) -> Log:
     storage = KafkaStorage(bootstrap, int(partitions))
     storage.name = name
     return storage.open_after_kill()
+
+
+def delete_topics(bootstrap: str, *names: str) -> None:
+    """Delete the topics, and wait until they are gone."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin.delete_topics(sorted(names))
+    deadline_s = time.monotonic() + 20
+    while set(names) & set(admin.list_topics()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    admin.close()
+
+
+def topics_of(bootstrap: str, ledger: str) -> list[str]:
+    """The ledger's topics that are there, without its name."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    found = sorted(name.removeprefix(f"{ledger}.") for name in admin.list_topics() if name.startswith(f"{ledger}."))
+    admin.close()
+    return found
 
 
 class Load:

@@ -11,6 +11,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 from session_ledger.domain.errors import LogCorrupt, LogTooNew, LogUnavailable, Misconfigured
 from session_ledger.domain.ids import format_id
+from session_ledger.ledger.log import kafka_topics
 from session_ledger.ledger.log.kafka import KafkaLog
 from session_ledger.ledger.log.kafka_batch import headers
 from session_ledger.ledger.log.kafka_producer import Producer
@@ -18,7 +19,7 @@ from session_ledger.ledger.log.kafka_records import FORMAT, META, RecordCodec
 from session_ledger.ledger.log.kafka_types import ClientOptions, Message
 from session_ledger.ledger.log.port import Record
 from tests.log.conformance import assert_whole_batches, batch, everything, stored
-from tests.log_kafka.support import KafkaStorage
+from tests.log_kafka.support import KafkaStorage, delete_topics, topics_of
 
 pytestmark = pytest.mark.kafka
 
@@ -174,29 +175,27 @@ def test_a_log_made_again_has_another_id(storage: KafkaStorage) -> None:
     """What was built from a ledger whose topics were removed and made again is not taken for the new one's."""
     log = storage.open()
     log.close()
-    admin = KafkaAdminClient(bootstrap_servers=storage.bootstrap)
-    admin.delete_topics([f"{storage.name}.events", f"{storage.name}.control"])
-    deadline_s = time.monotonic() + 20
-    while set(admin.list_topics()) & {f"{storage.name}.events", f"{storage.name}.control"}:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
-    admin.close()
+    delete_topics(storage.bootstrap, f"{storage.name}.events", f"{storage.name}.control")
     again = storage.open()
     assert again.log_id != log.log_id
     assert again.partitions[0].end() == 0
 
 
-def test_a_lost_control_topic_is_noticed(storage: KafkaStorage) -> None:
-    """An empty control log beside events is corruption, not a new ledger."""
+def test_a_lost_control_topic_is_noticed(storage: KafkaStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events without a control log, or with an empty one, are corruption, not a new ledger; none is made."""
+    monkeypatch.setattr(kafka_topics, "LOST_AFTER_S", 0.2)
     log = storage.open()
     log.partitions[0].append(batch(0, 1))
     log.close()
+    delete_topics(storage.bootstrap, f"{storage.name}.control")
+    for write in (True, False):
+        with pytest.raises(LogCorrupt, match=r"there is no topic .*\.control, and .*\.events holds what was written"):
+            storage.open(write=write)
+    assert ["events"] == topics_of(storage.bootstrap, storage.name)
     admin = KafkaAdminClient(bootstrap_servers=storage.bootstrap)
-    admin.delete_topics([f"{storage.name}.control"])
-    deadline_s = time.monotonic() + 20
-    while f"{storage.name}.control" in admin.list_topics():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
+    kept = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": "4194304"}
+    wanted = {"num_partitions": 1, "replication_factor": 1, "configs": kept}
+    admin.create_topics({f"{storage.name}.control": wanted}, wait_for_metadata=True)
     admin.close()
     with pytest.raises(LogCorrupt, match=r"control is empty although partitions \[0\]"):
         storage.open()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from session_ledger.cli.main import run
-from session_ledger.domain.errors import InvalidInput, KeyUnavailable, ProofInvalid
+from session_ledger.domain.errors import InvalidInput, ProofInvalid, SigningKeyUnavailable
 from session_ledger.security.signing import Signer, Verifier
 from tests.cli.shell import Shell, streams
 
@@ -54,11 +54,37 @@ def test_what_is_no_key_is_refused(text: str) -> None:
 
 
 def test_a_damaged_key_file_is_told(tmp_path: Path) -> None:
-    """KeyUnavailable names it; it is not made again over what may be repaired."""
-    (tmp_path / "key").write_text("nothing")
-    with pytest.raises(KeyUnavailable, match="key"):
+    """KeyUnavailable names it, without Python's words; it is not made again over what may be restored."""
+    good = tmp_path / "good"
+    Signer(good, "ledger")
+    path = tmp_path / "key"
+    for content in (b"nothing", b"\xff\xfe\x00", b"", good.read_bytes()[:-9], good.read_bytes()[:-1] + b"!\n"):
+        path.write_bytes(content)
+        path.chmod(0o600)
+        with pytest.raises(SigningKeyUnavailable, match=r"key is no key file, or a damaged one: bring it back") as told:
+            Signer(path, "ledger")
+        assert "codec" not in str(told.value)
+        assert content == path.read_bytes()
+
+
+def test_a_key_that_others_can_read_is_kept(tmp_path: Path) -> None:
+    """Its mode is to be mended; no other one is advised, which could not go on where it signed."""
+    Signer(tmp_path / "key", "ledger")
+    (tmp_path / "key").chmod(0o644)
+    with pytest.raises(SigningKeyUnavailable, match=r"\(mode 644\): chmod 600 it") as told:
         Signer(tmp_path / "key", "ledger")
-    assert "nothing" == (tmp_path / "key").read_text()
+    assert "new" not in str(told.value)
+
+
+def test_a_key_that_was_never_made_says_what_makes_it(directory: Path) -> None:
+    """`keys verifier` before the first signature: what to run, and no error number."""
+    shell = Shell(directory)
+    assert 0 == shell("sessions", "create", "--user", "ada").code
+    ran = shell("keys", "verifier")
+    assert (3, True) == (ran.code, "`session-ledger checkpoint --once`" in ran.err)
+    assert "Errno" not in ran.err
+    assert 0 == shell("checkpoint", "--once").code
+    assert 0 == shell("keys", "verifier").code
 
 
 def test_an_outcome_is_signed_and_checked(directory: Path, tmp_path: Path) -> None:
