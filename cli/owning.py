@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from session_ledger.ledger.ledger import Ledger
 
 REMINDED_S = 60.0  # how often a trouble that lasts is told again
+REFUSED_S = 60.0  # how long a service that the brokers refuse goes on
 OWNED_S = 5.0  # how often a service makes sure that it still owns the ledger
 WAKE_S = 0.5  # how soon a stop is noticed where the platform does not wake a waiting thread
 
@@ -165,12 +166,16 @@ class _Trouble:
         except NotOwner:
             raise
         except SessionLedgerError as error:
-            if not error.retriable and not isinstance(error, LogRefused):  # a permission can be given back
+            refused = isinstance(
+                error, LogRefused
+            )  # a permission can be given back; other credentials take a new start
+            lasts = self._since_s is not None and now_s - self._since_s > REFUSED_S
+            if not error.retriable and (not refused or lasts):
                 raise
             if self._since_s is None:
                 self._since_s, self._told_s = now_s, now_s
                 fenced = isinstance(error, LogUnavailable) and error.fenced
-                hint = "" if fenced else ": see that its brokers run and can be reached from here"
+                hint = "" if fenced or refused else ": see that its brokers run and can be reached from here"
                 warn(
                     f"session-ledger: {clean(error)}; commands are refused until the log can be used again, which is "
                     f"tried again by itself{hint}"

@@ -204,7 +204,7 @@ def _assert_serves(
             _assert_unsealed(log, codec_of(log, registry))
         envelope, close = open_envelope(place.directory, log.name, settings, readonly=True)
         try:
-            _assert_opens(envelope)
+            _assert_opens(envelope, must_exist=True)
             asks = settings.pseudonyms and not envelope.pseudonyms.in_use()
             recorded = asks and any(partition.end() for partition in log.partitions)
             if recorded or not asks:  # else an owner may turn them on
@@ -228,10 +228,13 @@ def only_by_socket(directory: Path | None, settings: Settings) -> bool:
     return not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _assert_opens(envelope: Envelope) -> None:
-    """Raise KeyUnavailable where vault, keyring or key service are another ledger's: by a key that each ledger has."""
+def _assert_opens(envelope: Envelope, *, must_exist: bool = False) -> None:
+    """Raise KeyUnavailable where keyring or key service are another ledger's: by a key that each ledger has.
+
+    `must_exist`: also where the vault has not that key.
+    """
     with suppress(KeyServiceUnavailable):  # it may come back
-        if envelope.account_key("", "") is None:
+        if envelope.account_key("", "") is None and must_exist:
             raise KeyUnavailable(
                 "the vault holds no key of the ledger itself, which each has from its first record: it is another "
                 "ledger's, or was lost and made anew; restore it"
