@@ -57,6 +57,7 @@ def test_reads_go_on_after_the_owner_was_killed(away: Shell) -> None:
         assert (0, 1) == (ran.code, ran.json["sessions"]), ran.err
 
 
+@pytest.mark.slow
 def test_reads_need_no_keys_and_no_right_to_write(away: Shell) -> None:
     """Nobody owns the ledger, and keyring and vault are lost: structure is read, and the reader becomes no owner."""
     with Ledger.open(away.url) as ledger:
