@@ -116,6 +116,15 @@ def sqlite_url(directory: Path) -> str:
 
 
 @pytest.fixture
+def shared_place() -> Iterator[Path]:
+    """A directory that every user of the system may enter, and this one alone may write."""
+    place = Path(tempfile.mkdtemp(prefix="sl-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Broker]:
     """A running broker for one test alone: to be killed, paused and started again."""
     broker = Broker(tmp_path / "broker")

@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -106,15 +104,6 @@ def test_a_sweep_that_is_recorded_and_not_carried_out_says_so(shell: Shell) -> N
     assert [session] == [one["session_id"] for one in shell("erase", "status", "--json").json["erasures"]]
     again = shell("retention", "sweep", "--json").json
     assert (0, None) == (again["erased"], again["not_carried_out"])
-
-
-@pytest.fixture
-def shared_place() -> Iterator[Path]:
-    """A directory that every user of the system may enter, and this one alone may write."""
-    place = Path(tempfile.mkdtemp(prefix="sl-"))
-    place.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

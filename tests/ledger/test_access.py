@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -265,15 +263,6 @@ def test_a_second_process_is_the_peer_that_it_is(durable_url: str) -> None:
 
 
 # --- another user, through a socket elsewhere -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def shared_place() -> Iterator[Path]:
-    """A directory that every user of the system may enter, and this one alone may write."""
-    place = Path(tempfile.mkdtemp(prefix="sl-"))
-    place.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
 
 
 def as_user(uid: int, url: str, place: Path) -> dict[str, dict[str, str]]:
