@@ -35,6 +35,7 @@ from session_ledger.security.merkle import Frontier, leaf_hash
 from session_ledger.security.signing import FILE as KEY_FILE
 from session_ledger.security.signing import Signer
 
+NOT_YET = "nothing of {} is signed yet: run `session-ledger checkpoint --once`, then again"
 READ_RECORDS = 4000
 Bundle = dict[str, object]
 
@@ -54,7 +55,7 @@ class Prover(Closing):
     ) -> None:
         """`on_unusable`: told why the views did not tell what was quarantined, where they can not.
 
-        Raises LogUnavailable, Misconfigured (no trees yet: run the checkpointer), ProjectionForeign (trees).
+        Raises LogUnavailable, NothingSigned, Misconfigured (trees are lost: run the checkpointer), ProjectionForeign.
         """
         chosen, place = open_settings(settings, {}), parse_url(url)
         if place.directory is None:
@@ -69,10 +70,12 @@ class Prover(Closing):
             self._signer = signer_of(place.directory, self._log.name) if exists else None
             self._leaves = Leaves(self._log, codec, stepped_over(self._log, place.directory, on_unusable))
             self._codec = codec
-            self._trees = Trees(place.directory / TREES_FILE, log_id=self._log.log_id, readonly=True)
-            self._closing.append(self._trees.close)
             self._notes = open_checkpoints(place, chosen, write=False)
             self._closing.append(self._notes.close)
+            if not (place.directory / TREES_FILE).exists() and not self._notes.read():
+                raise NothingSigned(NOT_YET.format("the ledger"))
+            self._trees = Trees(place.directory / TREES_FILE, log_id=self._log.log_id, readonly=True)
+            self._closing.append(self._trees.close)
         except BaseException:
             self.close()
             raise
@@ -205,7 +208,7 @@ class Prover(Closing):
         note = self._notes.newest(partition)
         if note is None:
             where = "the control log" if partition < 0 else f"partition {partition}"
-            raise NothingSigned(f"nothing of {where} is signed yet: run `session-ledger checkpoint --once`, then again")
+            raise NothingSigned(NOT_YET.format(where))
         self._leaves.signed[partition] = newest = Checkpoint.of_text(note).size
         if size is not None and size != newest:
             note = self._older(partition, size, option)

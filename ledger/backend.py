@@ -197,7 +197,7 @@ class Remote:
         self._client = client
 
     def run(self, command: Command, timeout_s: float | None) -> Result:
-        return self.submit(command).result(timeout_s)
+        return self._client.answer(command) if timeout_s is None else self.submit(command).result(timeout_s)
 
     def submit(self, command: Command) -> Future[Result]:
         return self._client.submit(command)

@@ -20,7 +20,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol, cast
 
-from session_ledger.domain.commands import Command
+from session_ledger.domain.commands import Command, ReportQuota
 from session_ledger.domain.errors import (
     InvalidInput,
     LogUnavailable,
@@ -38,6 +38,7 @@ from session_ledger.ledger.socketplace import SocketPlace
 
 _Answer = Result | list[int] | list[SessionsExpired]
 GONE = "the owner of the ledger has gone away; nothing was recorded: open the ledger again"
+LIVES_S = 15.0  # an owner that answers nothing for so long hangs
 POSITIONS_S = 15.0  # an owner that lives proves its ownership in less, also one whose broker is slow
 CONNECT_S = 0.5  # for one who listens; whoever opens asks again, also whether the ledger has become free
 CONNECT_PAUSE_S = 0.05
@@ -228,6 +229,7 @@ class CommandClient:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[Future[_Answer], bytes | None]] = {}
         self._closed = False
+        self._heard = 0  # answers, to whatever was asked
         self._reader = threading.Thread(target=self._read, name="session-ledger-answers", daemon=True)
         self._reader.start()
 
@@ -248,6 +250,34 @@ class CommandClient:
             seen = f"a {type(command).__name__} that can not be sent ({error})"
             raise InvalidInput("command", seen, "must hold texts, numbers of 64 bits and JSON") from error
         return cast("Future[Result]", self._send(number, frame, command.command_id))
+
+    def answer(self, command: Command) -> Result:
+        """Send a command, and wait for what comes of it while the owner lives. Raises OutcomeUnknown if it hangs."""
+        future = self.submit(command)
+        while True:
+            try:
+                return future.result(LIVES_S)
+            except TimeoutError:
+                if not self._lives() and not future.done():
+                    raise self._hangs(future) from None
+
+    def _lives(self) -> bool:
+        """Whether the owner answers anything: it refuses an empty command at once, whatever its brokers do."""
+        heard = self._heard
+        with suppress(SessionLedgerError, TimeoutError):
+            self.submit(ReportQuota(tenant="", user="")).result(LIVES_S)
+        return self._heard != heard or self._closed  # that it went away is told to all who wait
+
+    def _hangs(self, future: Future[Result]) -> OutcomeUnknown:
+        unknown = OutcomeUnknown(
+            f"the owner of the ledger has answered nothing for {LIVES_S:g} s, so it hangs: end its process, or add "
+            "--take-over (take_over=True). The command may or may not be recorded; repeat it with the same command id "
+            "to find out"
+        )
+        with self._lock:
+            ids = [command_id for waiting, command_id in self._waiting.values() if waiting is future]
+        unknown.command_id = format_id(ids[0]) if ids and ids[0] is not None else None
+        return unknown
 
     def positions(self) -> list[int]:
         """The owner's acknowledged positions, a partition each, the control log's last."""
@@ -285,6 +315,7 @@ class CommandClient:
         try:
             while (frame := wire.read_frame(self._socket)) is not None:
                 number, outcome = wire.decode_answer(frame)
+                self._heard += 1
                 if number not in self._waiting:
                     continue  # number 0: the owner hangs up on a frame it can not read, and says so next
                 future, command_id = self._waiting.pop(number)

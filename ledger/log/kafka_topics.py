@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from session_ledger.domain.errors import LogCorrupt, LogUnavailable, Misconfigured
+from session_ledger.domain.errors import LogCorrupt, LogRefused, LogUnavailable, Misconfigured
 from session_ledger.ledger.log.kafka_client import Cluster
 from session_ledger.ledger.log.kafka_types import MESSAGE_BYTES_MAX, TopicFacts
 
@@ -74,17 +74,22 @@ def _assert_not_lost(cluster: Cluster, ledger: str, left: Sequence[Path]) -> Non
     """Raise for a topic that was there and is not; a first creation that was broken off between the two goes on."""
     events, control = events_topic(ledger), control_topic(ledger)
     deadline_s = time.monotonic() + LOST_AFTER_S
+    traces = [f"{path.name} in {path.parent}" for path in left]
     while True:
         has_control = cluster.topic(control) is not None  # made last, so asked for first
         facts = cluster.topic(events)
         whole = facts is not None and has_control
-        new = facts is None and not has_control and not left
-        if whole or new:
+        if whole:
             return
+        if facts is None and not has_control and not traces:
+            if not _has_checkpoints(cluster, ledger):
+                return
+            traces = [f"the topic {checkpoints_topic(ledger)}"]
         if time.monotonic() > deadline_s:
             break
         time.sleep(0.05)
-    beside = f" ({_told(left)} came with it)" if left else ""
+    told = ", ".join(traces)
+    beside = f" ({told} came with it)" if traces else ""
     if has_control:
         raise LogCorrupt(
             f"there is no topic {events}, and {control} is there: the events are lost{beside}; restore the topic. "
@@ -92,19 +97,23 @@ def _assert_not_lost(cluster: Cluster, ledger: str, left: Sequence[Path]) -> Non
         )
     if facts is None:
         raise LogUnavailable(
-            f"there are no topics {events} and {control}, and what only comes with a log is there ({_told(left)}): see "
-            "the ledger's name; where they are lost, restore them. To begin a new ledger, take another replica "
-            "directory (`?replica=DIR`), or another name where the URL names none"
+            f"there are no topics {events} and {control}, and what only comes with a log is there ({told}): see "
+            "the ledger's name; where they are lost, restore them. To begin a new ledger, take another name, or delete "
+            "the topic of the checkpoints and take another replica directory (`?replica=DIR`)"
         )
-    if left or any(cluster.high_watermark(events, number) for number in range(facts.partitions)):
+    if traces or any(cluster.high_watermark(events, number) for number in range(facts.partitions)):
         raise LogCorrupt(
             f"there is no topic {control}, and {events} holds what was written after it was made{beside}: it is lost; "
             "restore the topic. Nothing was made in its place"
         )
 
 
-def _told(left: Sequence[Path]) -> str:
-    return f"{', '.join(path.name for path in left)} in {left[0].parent}"
+def _has_checkpoints(cluster: Cluster, ledger: str) -> bool:
+    """Whether something of a ledger of that name was signed; not known to whom the brokers do not tell."""
+    try:
+        return cluster.topic(checkpoints_topic(ledger)) is not None
+    except LogRefused:
+        return False
 
 
 def _ensure(cluster: Cluster, name: str, partitions: int, replication_factor: int | None, create: bool) -> TopicFacts:

@@ -224,9 +224,11 @@ def test_a_proof_of_what_is_not_there_is_refused(auditor: Auditor) -> None:
 def test_without_a_checkpointer_it_is_said_what_to_do(shell: Shell, tmp_path: Path) -> None:
     """No key, no trees: the commands name `checkpoint`; nothing is made by asking."""
     assert 0 == shell("sessions", "create", "-U", "alice").code
+    for asked in (("inclusion", "--position", 1), ("consistency", "--from", 1, "--to", 1)):
+        assert "nothing_signed" == shell("proof", *asked, "--json").json["error"]["code"]
     ran = shell("proof", "inclusion", "--position", 1)
     assert 3 == ran.code
-    assert "`session-ledger checkpoint` makes it" in ran.err
+    assert "nothing of the ledger is signed yet: run `session-ledger checkpoint --once`" in ran.err
     assert 3 == shell("keys", "verifier").code
     assert 3 == shell("verify", "--log").code
     made = {"signing.key", "merkle.db", "checkpoints.db"}

@@ -23,7 +23,7 @@ from session_ledger.domain.ids import parse_id
 from session_ledger.domain.results import Result
 from session_ledger.ledger.log import kafka_client, kafka_topics
 from session_ledger.ledger.log.kafka_client import Cluster
-from session_ledger.ledger.log.kafka_topics import ensure_topics
+from session_ledger.ledger.log.kafka_topics import ensure_checkpoints_topic, ensure_topics
 from session_ledger.ledger.log.kafka_types import ClientOptions
 from tests.cli.shell import Shell
 from tests.ledger.support import assert_folds_equal_the_log, keys_in_vault, partition_folds, shard_of, stored
@@ -112,6 +112,18 @@ def test_a_lost_topic_is_not_replaced_by_an_empty_one(
         assert (1, "log_corrupt") == (ran.code, ran.json["error"]["code"]), (command, ran)
         assert f"there is no topic {ledger_name}.{lost}" in ran.json["error"]["message"]
     assert [{"events": "control", "control": "events"}[lost]] == topics_of(kafka, ledger_name)
+
+
+def test_signed_checkpoints_tell_of_a_log_that_is_lost(kafka: str, ledger_name: str, directory: Path) -> None:
+    """Also where no local file does: nothing is made, until their topic is deleted on purpose."""
+    cluster, topic = Cluster(ClientOptions(kafka, "test")), f"{ledger_name}.checkpoints"
+    ensure_checkpoints_topic(cluster, ledger_name, None)
+    cluster.close()
+    with pytest.raises(LogUnavailable, match=f"what only comes with a log is there .the topic {topic}.: see"):
+        Ledger.open(url_of(kafka, ledger_name, directory))
+    assert ["checkpoints"] == topics_of(kafka, ledger_name)
+    delete_topics(kafka, topic)
+    Ledger.open(url_of(kafka, ledger_name, directory)).close()
 
 
 def test_a_first_creation_that_was_broken_off_goes_on(kafka: str, ledger_name: str, directory: Path) -> None:

@@ -36,13 +36,22 @@ from session_ledger.domain.errors import (
 from session_ledger.domain.events import SessionCreated
 from session_ledger.domain.ids import parse_id
 from session_ledger.domain.results import Result
-from session_ledger.ledger import wire
+from session_ledger.ledger import commandsocket, wire
 from session_ledger.ledger.ledger import Ledger
 from session_ledger.ledger.socketplace import socket_path
 from session_ledger.security.keyring import Keyring
 from session_ledger.security.vault import SQLiteVault
 from tests.ledger.process import line, lines, started
-from tests.ledger.support import Clock, assert_folds_equal_the_log, events, fresh_id, judged, shards_of, stored
+from tests.ledger.support import (
+    Clock,
+    assert_folds_equal_the_log,
+    events,
+    fresh_id,
+    judged,
+    shard_of,
+    shards_of,
+    stored,
+)
 
 LOCK_S = 0.5  # after which a new owner has picked up the lock that a fenced one let go
 
@@ -196,6 +205,25 @@ def test_after_a_kill_the_next_to_open_becomes_the_owner(sqlite_url: str) -> Non
         assert ledger.is_owner
         assert 2 == ledger.create_session("t", "u").position
         assert_folds_equal_the_log(ledger)
+
+
+def test_a_client_of_an_owner_that_hangs_is_told_so(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets OutcomeUnknown with the command's id and what to do, and waits on for one that is only slow."""
+    monkeypatch.setattr(commandsocket, "LIVES_S", 0.3)
+    with started(sqlite_url, "own") as process, _client_of(process, sqlite_url) as client:
+        session = client.create_session("t", "u").session_id
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(OutcomeUnknown, match=r"so it hangs: .*take_over=True") as told:
+            client.add_message("t", "u", session, role="user", content="hi")
+        process.send_signal(signal.SIGCONT)
+        again = client.add_message("t", "u", session, role="user", content="hi", command_id=told.value.command_id)
+        assert (1, True) == (again.message_number, again.repeated)
+    with Ledger.open(sqlite_url) as owner, Ledger.open(sqlite_url) as client:
+        threading.Thread(target=shard_of(owner).call, args=(lambda: time.sleep(1.5),)).start()
+        time.sleep(0.1)
+        started_s = time.monotonic()
+        assert 2 == client.add_message("t", "u", session, role="user", content="hi").message_number
+        assert time.monotonic() - started_s > 0.6
 
 
 def test_a_client_of_a_killed_owner_can_find_out_what_became_of_its_command(sqlite_url: str) -> None:
