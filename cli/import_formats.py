@@ -256,13 +256,15 @@ def _json(line: bytes) -> Json:
         raise InvalidInput(
             "line", "JSON that is nested too deeply", "must be nested less than some 1,000 times"
         ) from None
-    except UnicodeDecodeError as error:
-        raise InvalidInput("line", f"a byte that is no UTF-8 (byte {error.start} of a text)", "must be UTF-8") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # which of them it is that tells of UTF-8 varies
+        try:
+            line.decode()
+        except UnicodeDecodeError as wrong:
+            raise InvalidInput("line", f"a byte that is no UTF-8 (byte {wrong.start})", "must be UTF-8") from None
         raise InvalidInput("line", f"no JSON ({_reason(line, error)})", "must be one JSON object") from None
 
 
-def _reason(line: bytes, error: msgspec.DecodeError) -> str:
+def _reason(line: bytes, error: Exception) -> str:
     """msgspec's own words, but for a lone surrogate, which it takes for an early end."""
     try:
         parsed = json.loads(line)
