@@ -188,7 +188,7 @@ class StateFile:
     def _decoded(self, decode: Callable[[bytes], T], state: bytes) -> T:
         try:
             return decode(state)
-        except (msgspec.MsgspecError, TypeError) as error:
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
             raise StateFileDamaged(f"a row of the local state file {self._path} can not be read: {error}") from error
 
     def account(self, key: AccountKey) -> Account | None:
