@@ -275,7 +275,8 @@ class CommandClient:
             "to find out"
         )
         with self._lock:
-            ids = [command_id for waiting, command_id in self._waiting.values() if waiting is future]
+            waiting = list(self._waiting.values())  # a copy: who reads the answers takes them out meanwhile
+        ids = [command_id for one, command_id in waiting if one is future]
         unknown.command_id = format_id(ids[0]) if ids and ids[0] is not None else None
         return unknown
 
